@@ -1,0 +1,153 @@
+"""The command line: ``python -m pyro_klmodes compare MODEL``, also installed as ``klmodes``."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from pyro_klmodes import inference_data, report, tables
+from pyro_klmodes.comparison import Failed, Fitted, Outcome, compare
+from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.model_spec import Target, load_target
+from pyro_klmodes.named_choices import guides_named, losses_named
+
+__all__ = ["main"]
+
+DEFAULT_LOSSES = ("reverse_kl", "forward_kl")
+DEFAULT_GUIDES = ("AutoNormal", "AutoMultivariateNormal")
+USAGE_ERROR, ALL_FAILED = 2, 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    A mistake of the user is one line on stderr and exit code 2, never a traceback.
+    """
+    try:
+        return _commands.main(args=arguments, prog_name="klmodes", standalone_mode=False) or 0
+    except (click.ClickException, InvalidArgument) as error:
+        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        click.echo(f"klmodes: {' '.join(message.split())}", err=True)
+        return USAGE_ERROR
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("klmodes: interrupted; what was finished is on disk", err=True)
+        return 130
+
+
+@click.group(no_args_is_help=False)
+def _commands() -> None:
+    """Choose the divergence of a variational fit in Pyro."""
+
+
+@_commands.command("compare")
+@click.argument("spec", metavar="MODEL")
+@click.option(
+    "--losses", multiple=True, default=DEFAULT_LOSSES, show_default=True, help="Names, by commas."
+)
+@click.option(
+    "--guides",
+    multiple=True,
+    help=f"Autoguide names, by commas. [default: the model's, else {','.join(DEFAULT_GUIDES)}]",
+)
+@click.option("--steps", type=click.IntRange(min=1), default=2000, show_default=True)
+@click.option("--draws", type=click.IntRange(min=100), default=4000, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder. [default: build/compare/<model name>]"
+)
+def _compare(
+    spec: str,
+    losses: tuple[str, ...],
+    guides: tuple[str, ...],
+    steps: int,
+    draws: int,
+    seed: int,
+    out: Path | None,
+) -> int:
+    """Fit MODEL by every pair of guide and loss, and write tables, figures and a page.
+
+    MODEL is package.module, package.module:attribute or path/to/file.py:attribute. The attribute
+    is `problem` unless given; an attribute `problem` or `*_problem` is a function that returns a
+    model with its data and reference, any other attribute is a Pyro model without arguments.
+    """
+    target = load_target(spec)
+    chosen_losses = losses_named(_names(losses))
+    chosen_guides = guides_named(_names(guides or target.guides or DEFAULT_GUIDES))
+    folder = _writable_folder(out or Path("build", "compare", _slug(target.name)))
+    command = ["klmodes", "compare", spec, "--losses", ",".join(chosen_losses)]
+    command += ["--guides", ",".join(chosen_guides), "--steps", str(steps)]
+    command += ["--draws", str(draws), "--seed", str(seed)]
+    settings = tables.Settings(shlex.join(command), steps, seed, draws)
+
+    console, outcomes = Console(), list[Outcome]()
+    for outcome in compare(
+        target,
+        chosen_losses,
+        chosen_guides,
+        steps=steps,
+        seed=seed,
+        num_draws=draws,
+        progress=sys.stderr.isatty(),
+    ):
+        outcomes.append(outcome)
+        # At once: what is done stays on disk, whatever happens to the fits after it.
+        if isinstance(outcome, Fitted):
+            inference_data.write(outcome.data, folder / tables.file_name(outcome))
+        tables.write_tables(folder, target, outcomes, settings)
+        console.print(_line(outcome, len(outcomes), len(chosen_guides) * len(chosen_losses)))
+    page = report.write_page(folder, target, outcomes, settings)
+    return _show(console, target, outcomes, page)
+
+
+def _show(console: Console, target: Target, outcomes: Sequence[Outcome], page: Path) -> int:
+    any_fit = any(isinstance(outcome, Fitted) for outcome in outcomes)
+    console.print(tables.fit_table(target, outcomes))
+    for outcome in outcomes:
+        if isinstance(outcome, Failed):
+            console.print(f"{outcome.label} failed: {outcome.message}", style="red", markup=False)
+    if any_fit:
+        console.print(tables.parameter_table(target, outcomes))
+    console.print("Page:", end=" ")
+    # Not wrapped at the terminal's width: the path is there to be copied.
+    console.print(str(page.resolve()), soft_wrap=True, markup=False, highlight=False)
+    return 0 if any_fit else ALL_FAILED
+
+
+def _line(outcome: Outcome, done: int, count: int) -> Text:
+    if isinstance(outcome, Failed):
+        return Text(f"{done}/{count}  {outcome.label}: failed")
+    return Text(f"{done}/{count}  {outcome.label}: {outcome.seconds:.1f} s")
+
+
+def _names(options: Iterable[str]) -> list[str]:
+    """Names from options given several times or with commas; spaces do not matter."""
+    names = (name.strip() for option in options for name in option.split(","))
+    return [name for name in names if name]
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "model"
+
+
+def _writable_folder(folder: Path) -> Path:
+    """Make the folder and try to write in it, now rather than after minutes of training."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot write to the output folder {folder}: {error.strerror}; choose another by --out"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

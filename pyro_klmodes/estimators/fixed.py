@@ -1,0 +1,46 @@
+"""Draws as data: the wake phase."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pyro_klmodes.errors import IncompatibleEstimator
+from pyro_klmodes.estimators.base import Estimator, model_part, weighted_sum, with_gradient
+from pyro_klmodes.objectives import Objective, Part
+from pyro_klmodes.tracing.draws import Draws
+from pyro_klmodes.tracing.handlers import Cut
+from pyro_klmodes.tracing.layout import Layout
+
+__all__ = ["Fixed"]
+
+
+class Fixed(Estimator):
+    r"""Maximum likelihood of the guide on weighted draws, :math:`-\sum_k c_k \nabla \log q(z_k)`.
+
+    The wake-phi phase of reweighted wake-sleep (Bornschein and Bengio, 2015), for any guide whose
+    density is known at given values, reparameterised or not. The draws may come from any proposal
+    whose density is in the weights.
+
+    Example:
+        >>> Fixed()
+        fixed
+    """
+
+    needs_density = True
+
+    def cut(self, objective: Objective, layout: Layout) -> Cut:
+        """Draws are constants."""
+        if objective.part is not Part.WAKE:
+            raise IncompatibleEstimator(
+                f"{type(objective).__name__} moves the draws; holding them fixed would drive the "
+                "guide away from the posterior. Use estimators.auto, or the loss ForwardKL."
+            )
+        return Cut.DRAWS
+
+    def loss(self, objective: Objective, draws: Draws) -> Tensor:
+        """The weighted log-ratio with the gradient of the weighted log-density."""
+        credit = objective.credit(draws.log_w)
+        log_ratio = draws.log_p - draws.log_q
+        value = weighted_sum(credit, log_ratio) * draws.weight + objective.shift * draws.rest
+        guide = -weighted_sum(credit, draws.log_q) * draws.weight
+        return with_gradient(value, guide + model_part(objective, draws))

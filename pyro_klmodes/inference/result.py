@@ -1,0 +1,105 @@
+"""What a fit leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import ELBO
+from torch import Tensor
+
+from pyro_klmodes.inference.isolation import seeded
+from pyro_klmodes.tracing import Draws, draws
+from pyro_klmodes.tracing.guide_samples import sample_guide
+
+__all__ = ["FitResult", "FittedGuide"]
+
+
+class FittedGuide:
+    """A guide bound to its fitted parameters, wherever the param store has gone since.
+
+    Callable like the guide; attributes (``median``, ``quantiles``) are those of the guide, and
+    methods run with the fitted parameters.
+    """
+
+    def __init__(self, guide: Callable[..., Any], state: dict[str, Any]) -> None:
+        self.unbound = guide
+        self.state = state
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the guide with its fitted parameters."""
+        with pyro.get_param_store().scope(self.state):
+            return self.unbound(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("unbound", "state"):  # not set yet: while being copied or unpickled
+            raise AttributeError(name)
+        value = getattr(self.unbound, name)
+        if not callable(value):
+            return value
+
+        def bound(*args: Any, **kwargs: Any) -> Any:
+            with pyro.get_param_store().scope(self.state):
+                return value(*args, **kwargs)
+
+        return bound
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A finished (or interrupted) fit.
+
+    Attributes:
+        guide: the guide with its fitted parameters.
+        losses: the loss of every step; NaN where a step was skipped.
+        params: constrained values of all parameters by name.
+        model: the model.
+        loss: the loss object.
+        args: positional arguments that model and guide were called with.
+        kwargs: keyword arguments likewise.
+        seed: what the generators were seeded with.
+        versions: of Python, torch, Pyro and this package.
+        seconds: wall-clock time.
+        interrupted: whether it ended before its last step.
+    """
+
+    guide: FittedGuide
+    losses: Tensor
+    params: Mapping[str, Tensor]
+    model: Callable[..., Any] = field(repr=False)
+    loss: ELBO = field(repr=False)
+    args: tuple[Any, ...] = field(repr=False)
+    kwargs: Mapping[str, Any] = field(repr=False)
+    seed: int
+    versions: Mapping[str, str] = field(repr=False)
+    seconds: float
+    interrupted: bool = False
+
+    @property
+    def steps(self) -> int:
+        """How many steps were taken."""
+        return len(self.losses)
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Make the fitted parameters those of the global param store, inside."""
+        with pyro.get_param_store().scope(self.guide.state):
+            yield
+
+    def draws(self, n: int, seed: int = 0) -> Draws:
+        """Draw n times from the guide with their log-weights, see ``pyro_klmodes.draws``."""
+        with self.scope(), seeded(seed):
+            return draws(self.model, self.guide.unbound, self.args, self.kwargs, num_particles=n)
+
+    def log_weights(self, n: int, seed: int = 0) -> Tensor:  # (n, *local)
+        """Log-weights of n draws from the guide."""
+        return self.draws(n, seed).log_w
+
+    def sample(self, n: int, seed: int = 0) -> dict[str, Tensor]:
+        """Draw n values of every latent site from the guide, ``(n, *site_shape)``."""
+        with self.scope(), seeded(seed), torch.no_grad():
+            return sample_guide(self.model, self.guide.unbound, self.args, self.kwargs, n)

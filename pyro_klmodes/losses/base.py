@@ -1,0 +1,221 @@
+"""A loss is an objective, an estimator and a number of particles, dressed as a Pyro ELBO."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro.infer import ELBO
+from torch import Tensor
+
+from pyro_klmodes.errors import (
+    InvalidArgument,
+    KLModesWarning,
+    NoDensity,
+    NonFiniteLoss,
+)
+from pyro_klmodes.estimators import Auto, Estimator, Mixed, Pathwise
+from pyro_klmodes.estimators.base import value_of
+from pyro_klmodes.objectives import Objective
+from pyro_klmodes.tracing.density import why_unscored
+from pyro_klmodes.tracing.draws import Draws
+from pyro_klmodes.tracing.handlers import Cut
+from pyro_klmodes.tracing.layout import Layout, LayoutCache
+from pyro_klmodes.tracing.nested import sample_nested
+from pyro_klmodes.tracing.runs import Pair
+from pyro_klmodes.tracing.sampling import sample
+from pyro_klmodes.tracing.survey import survey
+from pyro_klmodes.weights import effective_sample_size
+
+__all__ = ["DivergenceLoss"]
+
+
+class DivergenceLoss(ELBO):
+    """Base of all losses: a strict drop-in for Pyro's.
+
+    Works wherever Pyro takes an ``ELBO``: ``SVI(model, guide, optim, loss=...)`` (``loss`` and
+    ``loss_and_grads`` return one float), ``loss(model, guide)`` as an ``nn.Module``, and
+    ``differentiable_loss`` in loops of one's own. Every call looks at the same minibatch for all
+    particles. Nothing outlives a call but a weak cache of what was found out about the pair.
+
+    Args:
+        objective: the divergence.
+        num_particles: K, draws per estimate.
+        num_outer: M, independent estimates that are averaged; K times M draws in all.
+        estimator: one of ``pyro_klmodes.estimators``.
+        max_plate_nesting: depth of the deepest plate; found by running the pair if None.
+        vectorize_particles: whether all particles share one run of model and guide. A pair that
+            does not broadcast is run particle by particle, with a warning.
+
+    Raises:
+        InvalidArgument: for numbers that are not positive integers, or too few particles.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        *,
+        num_particles: int,
+        num_outer: int = 1,
+        estimator: Estimator | Auto,
+        max_plate_nesting: int | None = None,
+        vectorize_particles: bool = True,
+    ) -> None:
+        _check_count("num_particles", num_particles)
+        _check_count("num_outer", num_outer)
+        if num_particles < objective.min_particles:
+            raise InvalidArgument(
+                f"num_particles={num_particles}: {type(self).__name__} needs at least "
+                f"{objective.min_particles}, because with fewer its gradient is zero in "
+                "expectation or runs away from the posterior. Try num_particles=32."
+            )
+        if not isinstance(estimator, Estimator | Auto):
+            raise InvalidArgument(
+                f"estimator={estimator!r} is not one of pyro_klmodes.estimators (auto, pathwise, "
+                "doubly, score, fixed)."
+            )
+        super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
+        self.objective = objective
+        self.estimator = estimator
+        self.num_outer = num_outer
+        # Pyro's own attribute counts the particle plate and is overwritten when it is guessed.
+        self.plate_nesting = max_plate_nesting
+        self._layouts = LayoutCache()
+
+    def loss(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> float:
+        """The value of the loss on fresh draws, without gradients."""
+        pair = Pair(model, guide, args, kwargs)
+        layout = self._layout(pair)
+        self._cut(pair, layout)
+        with torch.no_grad():
+            draws = self._draws(pair, layout, Cut.DRAWS)
+            value = value_of(self.objective, draws)
+        return self._checked(value, draws)
+
+    def loss_and_grads(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> float:
+        """The value of the loss; gradients are added to the parameters' ``.grad``."""
+        loss, draws = self._differentiable(Pair(model, guide, args, kwargs))
+        value = self._checked(loss, draws)
+        if loss.requires_grad:
+            loss.backward(retain_graph=self.retain_graph)
+        return value
+
+    def differentiable_loss(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Scalar whose value is the loss and whose gradient is the estimator's."""
+        loss, draws = self._differentiable(Pair(model, guide, args, kwargs))
+        self._checked(loss, draws)
+        return loss
+
+    def draws(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Draws:
+        """The draws and log-weights that the loss would see, without gradients."""
+        pair = Pair(model, guide, args, kwargs)
+        with torch.no_grad():
+            return self._draws(pair, self._layout(pair), Cut.DRAWS)
+
+    def effective_share(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> float:
+        """Effective sample size of fresh weights over K, averaged over cells."""
+        log_w = self.draws(model, guide, *args, **kwargs).log_w
+        return float(effective_sample_size(log_w).mean()) / log_w.shape[0]
+
+    def resolve(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> tuple[Layout, Estimator]:
+        """The structure of a pair and the estimator it gets, or the reason why there is none.
+
+        Raises:
+            IncompatibleEstimator, ModelGuideMismatch, NoDensity, UnsupportedStructure: as training
+                would.
+        """
+        pair = Pair(model, guide, args, kwargs)
+        layout = self._layout(pair)
+        self._cut(pair, layout)
+        return layout, self._estimator(layout)
+
+    def _get_trace(
+        self, model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} works on draws, not on single traces.")
+
+    def _differentiable(self, pair: Pair) -> tuple[Tensor, Draws]:
+        layout = self._layout(pair)
+        cut = self._cut(pair, layout)
+        draws = self._draws(pair, layout, cut)
+        return self._estimator(layout).loss(self.objective, draws), draws
+
+    def _draws(self, pair: Pair, layout: Layout, cut: Cut) -> Draws:
+        if layout.partial_plates and self._can_nest(layout):
+            return sample_nested(pair, layout, self.num_particles, self.num_outer)
+        return sample(
+            pair,
+            layout,
+            self.num_particles,
+            cut,
+            linear=self.objective.linear,
+            outer=self.num_outer,
+        )
+
+    def _can_nest(self, layout: Layout) -> bool:
+        """Whether weights of local latents may be nested in expectations over global ones."""
+        pathwise = isinstance(self._estimator(layout), Mixed | Pathwise)
+        bound = self.objective.lower_bound and not self.objective.linear
+        return bound and pathwise and not layout.unreparameterised
+
+    def _layout(self, pair: Pair) -> Layout:
+        layout = self._layouts.get(pair.model, pair.guide)
+        if layout is None:
+            layout = survey(
+                pair, vectorise=self.vectorize_particles, max_plate_nesting=self.plate_nesting
+            )
+            self._layouts.put(pair.model, pair.guide, layout)
+        return layout
+
+    def _estimator(self, layout: Layout) -> Estimator:
+        if isinstance(self.estimator, Auto):
+            return self.estimator.resolve(self.objective, layout)
+        return self.estimator
+
+    def _cut(self, pair: Pair, layout: Layout) -> Cut:
+        """Where draws are cut, after refusing guides that the estimator cannot serve."""
+        estimator = self._estimator(layout)
+        cut = estimator.cut(self.objective, layout)
+        if estimator.needs_density:
+            if layout.unscored == "":
+                layout.unscored = why_unscored(pair)
+            if layout.unscored is not None:
+                raise NoDensity(f"{type(self).__name__} with {estimator!r}: {layout.unscored}")
+        return cut
+
+    def _checked(self, loss: Tensor, draws: Draws) -> float:
+        """The loss as a float; NaN is an error that names its site, infinity a warning."""
+        value = float(loss.detach())
+        if math.isnan(value):
+            raise NonFiniteLoss(
+                f"{type(self).__name__} is nan: {draws.describe_nonfinite()}. Check "
+                "the data and the parameters of that site; nothing was updated."
+            )
+        if math.isinf(value):
+            warnings.warn(
+                f"{type(self).__name__} is infinite: {draws.describe_nonfinite()}. "
+                "Every particle of some cell has weight zero; that cell gives no gradient.",
+                KLModesWarning,
+                stacklevel=3,
+            )
+        return value
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidArgument(f"{name}={value!r} must be a positive integer.")

@@ -1,0 +1,147 @@
+"""Sum enumerated sites of the model out of every weight, exactly."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from opt_einsum import shared_intermediates
+from pyro.ops.contract import contract_tensor_tree
+from pyro.ops.rings import LogRing
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from pyro_klmodes.errors import UnsupportedStructure
+from pyro_klmodes.tracing.plates import PARTICLES, plates_of, split_scale, subsampled
+from pyro_klmodes.tracing.terms import Term, model_term, scored_sites
+
+__all__ = ["enumerated_names", "model_terms_summed"]
+
+
+def enumerated_names(trace: Trace) -> list[str]:
+    """The sites of a trace that were enumerated in parallel."""
+    return [n for n, s in trace.nodes.items() if s.get("infer", {}).get("_enumerate_dim")]
+
+
+def model_terms_summed(
+    trace: Trace,
+) -> list[Term]:
+    """The terms of log p with every enumerated site summed out by variable elimination.
+
+    Sites that no enumerated value reaches keep a term of their own. The others are grouped by
+    the enumerated sites they share; each group becomes one term, in the plates that all of it
+    has in common (Obermeyer et al., 2019).
+
+    Raises:
+        UnsupportedStructure: if a group has several scales, or if a subsampled plate lies inside
+            a sum: the estimate from a minibatch would be biased.
+    """
+    sites = {s["name"]: s for s in scored_sites(trace)}
+    terms = {n: model_term(s) for n, s in sites.items()}
+    for name, term in terms.items():
+        sites[name]["log_prob"] = sites[name]["unscaled_log_prob"] = term.log_prob
+    trace.pack_tensors()
+    symbols = {sites[n]["infer"]["_enumerate_symbol"]: n for n in enumerated_names(trace)}
+    touched = {n for n, s in sites.items() if set(_dims(s)) & set(symbols)}
+    plain = [term for n, term in terms.items() if n not in touched]
+    if not touched:
+        return plain
+
+    factors = {n: sites[n] for n in touched}
+    _refuse_subsampling_inside_sums(factors, symbols, sites)
+    scale = _common_scale(factors)
+    return plain + _contract(factors, symbols, trace, scale)
+
+
+def _dims(site: Mapping[str, Any]) -> str:
+    return site["packed"]["unscaled_log_prob"]._pyro_dims
+
+
+def _refuse_subsampling_inside_sums(
+    factors: Mapping[str, Any], symbols: Mapping[str, str], sites: Mapping[str, Any]
+) -> None:
+    for name, site in factors.items():
+        for symbol in set(_dims(site)) & set(symbols):
+            source = symbols[symbol]
+            inside = set(subsampled(site)) - set(subsampled(sites[source]))
+            if inside:
+                plate = sorted(inside)[0]
+                raise UnsupportedStructure(
+                    f"subsampled plate '{plate}' (site '{name}') lies inside the sum over the "
+                    f"enumerated site '{source}', so a minibatch gives a biased evidence. Use the "
+                    f"full data in '{plate}', or sample '{source}' in the guide."
+                )
+
+
+def _common_scale(factors: Mapping[str, Any]) -> float:
+    scales = {}
+    for name, site in factors.items():
+        scale, _ = split_scale(site)
+        if isinstance(scale, Tensor) and scale.numel() > 1:
+            raise UnsupportedStructure(
+                f"site '{name}' depends on an enumerated site and has a tensor poutine.scale; only "
+                "one number for all such sites has a meaning. Remove the scale or the enumeration."
+            )
+        scales[name] = float(scale)
+    first, *rest = scales
+    for name in rest:
+        if scales[name] != scales[first]:
+            raise UnsupportedStructure(
+                f"sites '{first}' (scale {scales[first]:g}) and '{name}' (scale {scales[name]:g}) "
+                "are summed over together and need the same poutine.scale."
+            )
+    return scales[first]
+
+
+def _contract(
+    factors: Mapping[str, Any], symbols: Mapping[str, str], trace: Trace, scale: float
+) -> list[Term]:
+    plate_symbols = trace.plate_to_symbol
+    tree: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
+    sizes: dict[str, int] = {}
+    for site in factors.values():
+        names = {f.name for f in site["cond_indep_stack"] if f.vectorized}
+        ordinal = frozenset(plate_symbols[n] for n in names)
+        packed = site["packed"]["unscaled_log_prob"]
+        sizes.update(zip(packed._pyro_dims, packed.shape, strict=True))
+        tree.setdefault(ordinal, []).append(packed)
+    with shared_intermediates() as cache:
+        ring = LogRing(cache=cache, dim_to_size=sizes)
+        summed = contract_tensor_tree(tree, set(symbols), ring=ring)
+
+    dims: dict[str, int] = {}
+    ratios: dict[str, float] = {}
+    particle_dim = None
+    for site in factors.values():
+        dims.update(plates_of(site))
+        ratios.update(subsampled(site))
+        particle_dim = next(
+            (f.dim for f in site["cond_indep_stack"] if f.name == PARTICLES), particle_dim
+        )
+    name = "+".join(sorted(factors))
+    terms = []
+    for ordinal, tensors in summed.items():
+        plates = {n: d for n, d in dims.items() if plate_symbols[n] in ordinal}
+        layout = {plate_symbols[n]: d for n, d in plates.items()}
+        if particle_dim is not None:
+            layout[plate_symbols[PARTICLES]] = particle_dim
+        inside = {n: r for n, r in ratios.items() if n in plates}
+        for tensor in tensors:
+            log_prob = _unpack(tensor, layout)
+            terms.append(Term(name, log_prob, plates, scale, inside, latent=True))
+    return terms
+
+
+def _unpack(
+    tensor: Tensor,  # one dimension per symbol in its _pyro_dims
+    layout: Mapping[str, int],  # symbol -> negative batch dimension
+) -> Tensor:
+    """Lay a packed tensor out in Pyro's batch dimensions."""
+    dims = tensor._pyro_dims  # type: ignore[attr-defined]
+    order = sorted(range(len(dims)), key=lambda i: layout[dims[i]])
+    shape = [1] * max((-layout[d] for d in dims), default=0)
+    for i, d in enumerate(dims):
+        shape[layout[d]] = tensor.shape[i]
+    return tensor.permute(order).reshape(torch.Size(shape))

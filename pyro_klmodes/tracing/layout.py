@@ -1,0 +1,81 @@
+"""What is found out once about a (model, guide) pair: depth of plates, vectorisation, gradients."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Layout", "LayoutCache"]
+
+
+@dataclass
+class Layout:
+    """The static structure of a pair.
+
+    Attributes:
+        nesting: depth of the deepest plate; particles go left of it.
+        vectorised: whether the particles can share one run.
+        enumerated: model sites that are summed out.
+        unreparameterised: guide sites whose draws carry no path.
+        reparameterised: guide sites whose draws do.
+        partial_plates: subsampled plates that hold some latent sites, but not all.
+        unscored: reason why the guide has no density at given values, None if it has,
+            "" while nobody asked.
+        independent: observed sites that depend on no latent value, None while nobody asked.
+    """
+
+    nesting: int
+    vectorised: bool
+    enumerated: tuple[str, ...] = ()
+    unreparameterised: tuple[str, ...] = ()
+    reparameterised: tuple[str, ...] = ()
+    partial_plates: tuple[str, ...] = ()
+    unscored: str | None = ""
+    independent: frozenset[str] | None = field(default=None)
+
+
+class LayoutCache:
+    """Layouts by (model, guide), forgotten with either of them; never copied or pickled."""
+
+    def __init__(self) -> None:
+        self._by_owner: weakref.WeakKeyDictionary[Any, dict[Hashable, Layout]]
+        self._by_owner = weakref.WeakKeyDictionary()
+
+    def __reduce__(self) -> tuple[type[LayoutCache], tuple[()]]:
+        return LayoutCache, ()
+
+    def get(self, model: Callable[..., Any], guide: Callable[..., Any]) -> Layout | None:
+        """The layout of a pair seen before."""
+        entry = self._entry(model, guide)
+        return None if entry is None else entry[0].get(entry[1])
+
+    def put(self, model: Callable[..., Any], guide: Callable[..., Any], layout: Layout) -> None:
+        """Remember a pair as long as both live."""
+        entry = self._entry(model, guide)
+        if entry is not None:
+            entry[0][entry[1]] = layout
+
+    def forget(self, model: Callable[..., Any], guide: Callable[..., Any]) -> None:
+        """Drop what is known of a pair."""
+        entry = self._entry(model, guide)
+        if entry is not None:
+            entry[0].pop(entry[1], None)
+
+    def _entry(
+        self, model: Callable[..., Any], guide: Callable[..., Any]
+    ) -> tuple[dict[Hashable, Layout], Hashable] | None:
+        """The dictionary of a guide's layouts, and the model's key in it."""
+        owner, guide_name = _owner(guide)
+        model_owner, model_name = _owner(model)
+        try:
+            layouts = self._by_owner.setdefault(owner, {})
+            return layouts, (guide_name, weakref.ref(model_owner), model_name)
+        except TypeError:  # not weakly referable or not hashable: found out anew every time
+            return None
+
+
+def _owner(function: Callable[..., Any]) -> tuple[Any, str]:
+    """A bound method is made anew at every access; its object and name are what lasts."""
+    return getattr(function, "__self__", function), getattr(function, "__name__", "")

@@ -1,0 +1,51 @@
+"""What the plates of a site say: independence, batch dimension, subsampling ratio."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["PARTICLES", "depth", "plates_of", "split_scale", "subsampled"]
+
+#: the name of the plate that holds the particles, and the prefix of a second one
+PARTICLES = "_klmodes_particles"
+
+
+def plates_of(site: Mapping[str, Any]) -> dict[str, int]:
+    """Names and batch dimensions of the vectorised plates around a site, particles excluded."""
+    return {
+        f.name: f.dim
+        for f in site["cond_indep_stack"]
+        if f.vectorized and not f.name.startswith(PARTICLES)
+    }
+
+
+def subsampled(site: Mapping[str, Any]) -> dict[str, float]:
+    """Names of the subsampled plates around a site, with their ratios full size / batch size."""
+    return {
+        f.name: f.full_size / f.size
+        for f in site["cond_indep_stack"]
+        if f.full_size is not None and f.size > 0 and f.full_size != f.size
+    }
+
+
+def split_scale(site: Mapping[str, Any]) -> tuple[float | Tensor, dict[str, float]]:
+    """The user's own ``poutine.scale`` of a site, and the ratios of its subsampled plates.
+
+    Pyro multiplies both into ``site["scale"]``.
+    """
+    ratios = subsampled(site)
+    scale = site["scale"]
+    if ratios:
+        scale = scale / math.prod(ratios.values())
+        if not isinstance(scale, Tensor) and math.isclose(scale, 1.0, rel_tol=1e-9):
+            scale = 1.0
+    return scale, ratios
+
+
+def depth(sites: Iterable[Mapping[str, Any]]) -> int:
+    """How many batch dimensions the plates of some sites take up."""
+    return max((-dim for site in sites for dim in plates_of(site).values()), default=0)

@@ -1,0 +1,69 @@
+"""``draws``: the log-weights of any pair, for those who want to look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.tracing.draws import Draws
+from pyro_klmodes.tracing.handlers import Cut
+from pyro_klmodes.tracing.runs import Pair
+from pyro_klmodes.tracing.sampling import sample
+from pyro_klmodes.tracing.survey import survey
+
+__all__ = ["draws"]
+
+
+def draws(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    num_particles: int = 1000,
+    vectorize_particles: bool = True,
+) -> Draws:
+    r"""Draw K particles from a guide and weigh them: :math:`\log w = \log p(x, z) - \log q(z)`.
+
+    All particles see the same minibatch; masks are applied; model sites marked for enumeration
+    are summed out; weights are per cell of the local plates, see ``Draws``. No gradients.
+
+    Args:
+        model: a Pyro model.
+        guide: a guide for it.
+        args: positional arguments of both.
+        kwargs: keyword arguments of both.
+        num_particles: K.
+        vectorize_particles: whether particles share one run of model and guide.
+
+    Returns:
+        ``log_p`` and ``log_q`` of shape ``(K, *local)``, ``scale``, ``plates``, ``values``.
+
+    Raises:
+        InvalidArgument: if ``num_particles`` is not a positive integer.
+        ModelGuideMismatch, UnsupportedStructure: as training would.
+
+    Example:
+        >>> import torch, pyro, pyro.distributions as dist
+        >>> def model():
+        ...     with pyro.plate("data", 3):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=torch.zeros(3))
+        >>> def guide():
+        ...     with pyro.plate("data", 3):
+        ...         pyro.sample("z", dist.Normal(0.0, 0.5 ** 0.5))
+        >>> d = draws(model, guide, num_particles=5)
+        >>> d.plates, tuple(d.log_w.shape)
+        (('data',), (5, 3))
+        >>> bool(torch.allclose(d.log_w, torch.tensor(-1.2655), atol=1e-4))
+        True
+    """
+    if isinstance(num_particles, bool) or not isinstance(num_particles, int) or num_particles < 1:
+        raise InvalidArgument(f"num_particles={num_particles!r} must be a positive integer.")
+    pair = Pair(model, guide, args, kwargs or {})
+    layout = survey(pair, vectorise=vectorize_particles)
+    with torch.no_grad():
+        return sample(pair, layout, num_particles, Cut.DRAWS)

@@ -1,0 +1,156 @@
+"""Run guide and model once: the only place that stacks handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyro import poutine
+from pyro.poutine.enum_messenger import EnumMessenger
+from pyro.poutine.guide import GuideMessenger
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from pyro_klmodes.tracing.handlers import (
+    Cut,
+    CutDraws,
+    FixValues,
+    SampledInGuide,
+    is_delta,
+    is_latent,
+)
+from pyro_klmodes.tracing.particles import Particles
+
+__all__ = ["GuideRun", "Pair", "Traces", "run", "run_guide", "run_model"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model, a guide, and what both are called with."""
+
+    model: Callable[..., Any]
+    guide: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def messenger(self) -> GuideMessenger | None:
+        """The guide as a messenger that runs the model itself, if it is of that kind."""
+        bare = poutine.unwrap(self.guide)
+        return bare if isinstance(bare, GuideMessenger) else None
+
+
+@dataclass(frozen=True)
+class Traces:
+    """One run of a pair, before any density is computed."""
+
+    guide: Trace
+    model: Trace
+    indices: Mapping[str, Tensor]  # of the subsampled plates of both
+    leaves: tuple[
+        tuple[Tensor, Tensor], ...
+    ] = ()  # draws with their graph, and the leaves for them
+
+
+def run(
+    pair: Pair,
+    *,
+    particles: Particles,
+    cut: Cut = Cut.NONE,
+    fixed: Mapping[str, Tensor] | None = None,
+    enumerated: bool = False,
+) -> Traces:
+    """Draw from the guide and run the model at the draws.
+
+    Args:
+        pair: what to run.
+        particles: how many, and which sites see them.
+        cut: where the graph is cut.
+        fixed: values that the guide's sites (and plates' indices) take instead of being drawn.
+        enumerated: whether model sites marked for parallel enumeration are enumerated.
+    """
+    first = run_guide(pair, particles, fixed or {}, detach=cut is Cut.DRAWS)
+    drawn = {n: s["value"] for n, s in first.trace.nodes.items() if is_latent(s)}
+    if cut in (Cut.NONE, Cut.DRAWS):
+        model = first.model or run_model(
+            pair, particles, {**first.indices, **drawn}, enumerated=enumerated
+        )
+        return _traces(first, model)
+
+    cut_at = drawn if cut is Cut.MODEL else _sources(first.trace)
+    pairs = {n: (z, z.detach().requires_grad_()) for n, z in cut_at.items() if z.requires_grad}
+    at = {**first.indices, **cut_at, **{n: leaf for n, (_, leaf) in pairs.items()}}
+    leaves = tuple(pairs.values())
+    if cut is Cut.MODEL:
+        model = run_model(pair, particles, at, enumerated=enumerated)
+        return _traces(first, model, leaves)
+
+    second = run_guide(pair, particles, at, detach=False)
+    at.update({n: s["value"] for n, s in second.trace.nodes.items() if is_latent(s)})
+    model = second.model or run_model(pair, particles, at, enumerated=enumerated)
+    return _traces(second, model, leaves)
+
+
+def _traces(
+    guide: GuideRun, model: Trace, leaves: tuple[tuple[Tensor, Tensor], ...] = ()
+) -> Traces:
+    return Traces(guide.trace, model, {**_indices(model), **guide.indices}, leaves)
+
+
+@dataclass(frozen=True)
+class GuideRun:
+    """One run of a guide alone."""
+
+    trace: Trace
+    indices: Mapping[str, Tensor]  # of the subsampled plates
+    model: Trace | None  # where the guide is a messenger, which runs the model itself
+
+
+def _sources(trace: Trace) -> dict[str, Tensor]:
+    """The values in which randomness enters; point masses are recomputed from them."""
+    return {n: s["value"] for n, s in trace.nodes.items() if is_latent(s) and not is_delta(s["fn"])}
+
+
+def _indices(trace: Trace) -> dict[str, Tensor]:
+    return {n: s["value"] for n, s in trace.nodes.items() if site_is_subsample(s)}
+
+
+def run_guide(
+    pair: Pair, particles: Particles, fixed: Mapping[str, Tensor], *, detach: bool
+) -> GuideRun:
+    """Draw from the guide, with some values fixed, and detached draws if asked for."""
+    with ExitStack() as stack:
+        stack.enter_context(FixValues(fixed))
+        if detach:
+            stack.enter_context(CutDraws())
+        tracer = stack.enter_context(poutine.trace())
+        with particles.plate():
+            pair.guide(*pair.args, **pair.kwargs)
+    trace = tracer.get_trace()
+    if pair.messenger is None:
+        return GuideRun(trace, _indices(trace), model=None)
+    model, guide = pair.messenger.get_traces()
+    return GuideRun(guide, _indices(pair.messenger.trace), model)
+
+
+def run_model(
+    pair: Pair,
+    particles: Particles,
+    values: Mapping[str, Tensor],
+    *,
+    enumerated: bool,
+) -> Trace:
+    """Run the model at given latent values; sites without one are drawn from their prior."""
+    with ExitStack() as stack:
+        stack.enter_context(FixValues(values))
+        tracer = stack.enter_context(poutine.trace())
+        if enumerated:
+            left = -1 - particles.nesting - particles.dims
+            stack.enter_context(EnumMessenger(first_available_dim=left))
+            stack.enter_context(SampledInGuide(values))
+        with particles.plate():
+            pair.model(*pair.args, **pair.kwargs)
+    return tracer.get_trace()

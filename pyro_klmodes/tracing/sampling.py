@@ -1,0 +1,105 @@
+"""Draw particles from a pair of known layout and weigh them, in one run or one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_klmodes.errors import UnsupportedStructure
+from pyro_klmodes.tracing.draws import Draws, Run, weigh
+from pyro_klmodes.tracing.enumeration import model_terms_summed
+from pyro_klmodes.tracing.handlers import Cut, is_delta, is_latent
+from pyro_klmodes.tracing.independence import find_independent
+from pyro_klmodes.tracing.layout import Layout
+from pyro_klmodes.tracing.matching import check_sites
+from pyro_klmodes.tracing.particles import Single, Together
+from pyro_klmodes.tracing.plates import depth, plates_of
+from pyro_klmodes.tracing.runs import Pair, Traces, run
+from pyro_klmodes.tracing.terms import guide_terms, model_terms, scored_sites
+
+__all__ = ["StaleLayout", "sample", "values_of"]
+
+
+class StaleLayout(UnsupportedStructure):
+    """A pair has deeper plates than when it was surveyed."""
+
+
+def sample(
+    pair: Pair,
+    layout: Layout,
+    particles: int,
+    cut: Cut = Cut.NONE,
+    *,
+    linear: bool = False,
+    outer: int = 1,
+    fixed: Mapping[str, Tensor] | None = None,
+) -> Draws:
+    """Draw ``particles`` times ``outer`` particles; all of them see the same minibatch.
+
+    Args:
+        pair: what to run.
+        layout: its structure, from ``survey``.
+        particles: K.
+        cut: where the graph is cut.
+        linear: whether the objective is linear in the log-weights, see ``weigh``.
+        outer: M.
+        fixed: values that guide sites or plates' indices take instead of being drawn.
+    """
+    runs = []
+    indices: Mapping[str, Tensor] = fixed or {}
+    count = particles * outer
+    together = Together(count, layout.nesting) if layout.vectorised else None
+    for _ in range(1 if together else count):
+        traces = run(
+            pair,
+            particles=together or Single(layout.nesting),
+            cut=cut,
+            fixed=indices,
+            enumerated=bool(layout.enumerated),
+        )
+        indices = {**indices, **traces.indices}
+        runs.append(_terms(traces, cut, layout))
+    return weigh(
+        runs,
+        particle_dim=together.dim if together else None,
+        independent=lambda: _independent(pair, layout),
+        linear=linear,
+        outer=outer,
+    )
+
+
+def _terms(traces: Traces, cut: Cut, layout: Layout) -> Run:
+    check_sites(traces)
+    needed = depth([*scored_sites(traces.guide), *scored_sites(traces.model)])
+    if needed > layout.nesting:
+        raise StaleLayout(f"plates are {needed} deep, {layout.nesting} were expected.")
+    p = (model_terms_summed if layout.enumerated else model_terms)(traces.model)
+    sites = {n: s for n, s in traces.guide.nodes.items() if is_latent(s)}
+    return Run(
+        p=p,
+        q=guide_terms(traces.guide, cut=cut is Cut.DRAWS),
+        values={
+            n: values_of(s) if layout.vectorised else s["value"].detach().unsqueeze(0)
+            for n, s in sites.items()
+        },
+        sources=tuple(n for n, s in sites.items() if not is_delta(s["fn"])),
+        indices=traces.indices,
+        leaves=traces.leaves,
+    )
+
+
+def values_of(site: Mapping[str, Any]) -> Tensor:  # (particles, *site_shape)
+    """The values of a latent site in a run of many particles, without the padding of the batch."""
+    value = site["value"].detach()
+    inner = max((-d for d in plates_of(site).values()), default=0) + site["fn"].event_dim
+    return value.reshape((-1, *value.shape[value.dim() - inner :]))
+
+
+def _independent(pair: Pair, layout: Layout) -> frozenset[str]:
+    if layout.independent is None:
+        with torch.no_grad():
+            layout.independent = find_independent(pair)
+    return layout.independent

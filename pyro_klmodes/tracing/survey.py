@@ -1,0 +1,158 @@
+"""Find out the layout of a pair by running it, and refuse what is wrong before any training."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.util import check_site_shape
+
+from pyro_klmodes.errors import (
+    InvalidArgument,
+    KLModesWarning,
+    ModelGuideMismatch,
+    UnsupportedStructure,
+)
+from pyro_klmodes.tracing.draws import Draws
+from pyro_klmodes.tracing.handlers import is_latent
+from pyro_klmodes.tracing.layout import Layout
+from pyro_klmodes.tracing.matching import check_sites, is_enumerated
+from pyro_klmodes.tracing.particles import Single
+from pyro_klmodes.tracing.plates import depth, plates_of, subsampled
+from pyro_klmodes.tracing.runs import Pair, Traces, run
+from pyro_klmodes.tracing.sampling import sample
+from pyro_klmodes.tracing.terms import scored_sites
+from pyro_klmodes.tracing.whole_vector import refuse_minibatch_vectors
+
+__all__ = ["survey"]
+
+
+def survey(
+    pair: Pair,
+    *,
+    vectorise: bool = True,
+    max_plate_nesting: int | None = None,
+) -> Layout:
+    """Run a pair a few times, without side effects on outer handlers, and describe it.
+
+    A guide that creates its parameters lazily does so here, outside of any particle plate. A
+    vectorised run is compared with single runs at the same draws; where the two differ or the
+    vectorised one fails, particles are run one after the other, with a warning that says why.
+
+    Raises:
+        ModelGuideMismatch: if their latent sites or shapes do not match.
+        UnsupportedStructure: for enumeration in the guide, batch dimensions without a plate, or an
+            autoguide that holds one vector for a minibatch.
+        InvalidArgument: if ``max_plate_nesting`` is too small.
+    """
+    with poutine.block():
+        traces = run(pair, particles=Single())
+    if not scored_sites(traces.model):
+        raise ModelGuideMismatch("the model has no sample site; did it return before sampling?")
+    check_sites(traces)
+    _check_shapes(traces)
+    refuse_minibatch_vectors(pair.guide, traces)
+    sites = [*scored_sites(traces.guide), *scored_sites(traces.model)]
+    needed = depth(sites)
+    if max_plate_nesting is not None and max_plate_nesting < needed:
+        raise InvalidArgument(
+            f"max_plate_nesting={max_plate_nesting}, but the plates of model and guide are "
+            f"{needed} deep. Pass at least {needed}, or leave it out."
+        )
+    drawn = {n: s for n, s in traces.guide.nodes.items() if is_latent(s)}
+    layout = Layout(
+        nesting=needed if max_plate_nesting is None else max_plate_nesting,
+        vectorised=False,
+        enumerated=tuple(n for n, s in traces.model.nodes.items() if is_enumerated(n, s, traces)),
+        unreparameterised=tuple(n for n, s in drawn.items() if not _has_path(s)),
+        reparameterised=tuple(n for n, s in drawn.items() if _has_path(s)),
+        partial_plates=_partial_plates(traces),
+    )
+    if vectorise:
+        reason = _why_not_vectorised(pair, layout)
+        if reason is not None:
+            warnings.warn(
+                f"particles are run one after the other, because {reason}. The results are the "
+                "same, only slower. Make the model broadcast over a leftmost batch dimension, or "
+                "pass vectorize_particles=False to silence this.",
+                KLModesWarning,
+                stacklevel=2,
+            )
+        layout.vectorised = reason is None
+    return layout
+
+
+def _partial_plates(traces: Traces) -> tuple[str, ...]:
+    """Subsampled plates that hold some latent sites of the model, but not all."""
+    latent = [s for s in traces.model.nodes.values() if is_latent(s)]
+    if not latent:
+        return ()
+    around: list[set[str]] = [set(subsampled(s)) & set(plates_of(s)) for s in latent]
+    return tuple(sorted(set[str]().union(*around).difference(set.intersection(*around))))
+
+
+def _has_path(site: Mapping[str, Any]) -> bool:
+    return bool(getattr(site["fn"], "has_rsample", False))
+
+
+def _check_shapes(traces: Traces) -> None:
+    """Guide and model agree about the shape of every latent site, and batches are in plates."""
+    for name, site in traces.guide.nodes.items():
+        if not is_latent(site) or name not in traces.model:
+            continue
+        ours, theirs = tuple(site["value"].shape), tuple(traces.model.nodes[name]["fn"].shape())
+        if _without_ones(ours) != _without_ones(theirs):
+            raise ModelGuideMismatch(
+                f"site '{name}' has shape {ours} in the guide and {theirs} in the model. Give both "
+                "the same plates and the same event shape."
+            )
+    for where, trace in (("guide", traces.guide), ("model", traces.model)):
+        trace.compute_log_prob()
+        for site in scored_sites(trace):
+            try:
+                check_site_shape(site, float("inf"))
+            except ValueError as error:
+                raise UnsupportedStructure(
+                    f"{where} site '{site['name']}' has a batch dimension that no plate declares. "
+                    f"Use pyro.plate for independent dimensions or .to_event() for the others. "
+                    f"({' '.join(str(error).split())})"
+                ) from error
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape up to leading dimensions of size one, which broadcasting ignores."""
+    while shape and shape[0] == 1:
+        shape = shape[1:]
+    return shape
+
+
+def _why_not_vectorised(pair: Pair, layout: Layout) -> str | None:
+    """None if one vectorised run gives what single runs give, else what went wrong."""
+    particles = 3
+    together = replace(layout, vectorised=True)
+    with poutine.block(), torch.no_grad():
+        try:
+            many = sample(pair, together, particles, linear=True)
+        except Exception as error:  # whatever a model does with a batch it did not expect
+            return f"the model or guide does not broadcast ({type(error).__name__}: {error})"
+        for k in range(particles):
+            at = {**{n: many.values[n][k] for n in many.sources}, **many.indices}
+            one, again = (sample(pair, layout, 1, linear=True, fixed=at) for _ in range(2))
+            if not _same(one, 0, again):
+                return None  # random beyond its latent sites: there is nothing to compare
+            if not _same(many, k, one):
+                return "a vectorised run gives other log-probabilities than single runs"
+    return None
+
+
+def _same(many: Draws, k: int, one: Draws) -> bool:
+    """Whether particle k of some draws weighs what a single draw does, up to rounding."""
+    pairs = ((many.log_p[k], one.log_p[0]), (many.log_q[k], one.log_q[0]))
+    return all(
+        a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3, equal_nan=True)
+        for a, b in pairs
+    )

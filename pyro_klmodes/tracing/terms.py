@@ -1,0 +1,128 @@
+"""The log-probabilities of a trace, site by site, with their plates, masks and scales."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from pyro_klmodes.errors import NoDensity
+from pyro_klmodes.tracing.handlers import is_latent
+from pyro_klmodes.tracing.plates import plates_of, split_scale
+
+__all__ = ["Term", "guide_terms", "model_term", "model_terms", "scored_sites"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of a log-density.
+
+    Attributes:
+        name: the site, or the sites summed out together.
+        log_prob: masked, without any scale; batch dimensions as Pyro lays them out.
+        plates: names and (negative) batch dimensions of its vectorised plates.
+        scale: the user's ``poutine.scale``.
+        ratios: full size over batch size of each subsampled plate around it.
+        latent: whether it stands for random variables that the weights depend on by themselves.
+        site: the trace node, for messages.
+        score: the part of ``log_prob`` that a score-function gradient needs (0 if reparameterised).
+    """
+
+    name: str
+    log_prob: Tensor
+    plates: Mapping[str, int]
+    scale: float | Tensor = 1.0
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    latent: bool = False
+    score: Tensor | float = 0.0
+    site: Mapping[str, Any] | None = field(default=None, repr=False)
+
+
+def _masked(value: Tensor, site: Mapping[str, Any]) -> Tensor:
+    return value if site["mask"] is None else scale_and_mask(value, 1.0, site["mask"])
+
+
+def scored_sites(trace: Trace) -> list[dict[str, Any]]:
+    """Sample sites that contribute; ``pyro.deterministic`` is a site without a density."""
+    return [
+        s
+        for s in trace.nodes.values()
+        if s["type"] == "sample"
+        and not site_is_subsample(s)
+        and not s["infer"].get("_deterministic", False)
+    ]
+
+
+def guide_terms(
+    trace: Trace,
+    *,
+    cut: bool = False,
+) -> list[Term]:
+    """The terms of log q; with ``cut`` no draw carries a path, whatever its distribution.
+
+    Raises:
+        NoDensity: if a site cannot be evaluated at the value it has, for instance a flow
+            without an inverse away from its own draws.
+    """
+    terms = []
+    for site in scored_sites(trace):
+        try:
+            log_prob, score, _ = site["fn"].score_parts(
+                site["value"], *site["args"], **site["kwargs"]
+            )
+        except (KeyError, NotImplementedError) as error:
+            raise NoDensity(
+                f"guide site '{site['name']}' ({type(site['fn']).__name__}) cannot be evaluated at "
+                f"given values: {error!r}. Its transform has no inverse. Use one that has (affine, "
+                "spline, coupling), or a loss with a pathwise gradient, such as ReverseKL or IWAE."
+            ) from error
+        scale, ratios = split_scale(site)
+        if cut and is_latent(site):
+            score = log_prob
+        if isinstance(score, Tensor):
+            score = _masked(score, site)
+        terms.append(
+            Term(
+                site["name"],
+                _masked(log_prob, site),
+                plates_of(site),
+                scale,
+                ratios,
+                latent=is_latent(site),
+                score=score,
+                site=site,
+            )
+        )
+    return terms
+
+
+def model_terms(
+    trace: Trace,
+) -> list[Term]:
+    """The terms of log p of a trace without enumerated sites."""
+    return [model_term(site) for site in scored_sites(trace)]
+
+
+def model_term(
+    site: Mapping[str, Any],
+) -> Term:
+    """The term of one site of a model."""
+    log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    if not isinstance(log_prob, Tensor):
+        log_prob = torch.as_tensor(log_prob)
+    scale, ratios = split_scale(site)
+    return Term(
+        site["name"],
+        _masked(log_prob, site),
+        plates_of(site),
+        scale,
+        ratios,
+        latent=is_latent(site),
+        site=site,
+    )

@@ -1,0 +1,40 @@
+"""Pyro's autoguides that pack all latents into one vector do not know about minibatches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro.infer.autoguide import AutoContinuous, AutoGaussian, AutoStructured
+
+from pyro_klmodes.errors import UnsupportedStructure
+from pyro_klmodes.tracing.handlers import is_latent
+from pyro_klmodes.tracing.plates import subsampled
+from pyro_klmodes.tracing.runs import Traces
+
+__all__ = ["refuse_minibatch_vectors"]
+
+
+def refuse_minibatch_vectors(
+    guide: Callable[..., Any],
+    traces: Traces,
+) -> None:
+    """Refuse a guide whose one parameter vector would serve a different minibatch every step.
+
+    Raises:
+        UnsupportedStructure: naming guide, site and plate.
+    """
+    parts = guide.modules() if isinstance(guide, torch.nn.Module) else ()
+    for part in parts:
+        if not isinstance(part, (AutoContinuous, AutoGaussian, AutoStructured)):
+            continue
+        for name, site in traces.model.nodes.items():
+            if name in part.prototype_trace.nodes and is_latent(site):
+                for plate in subsampled(site):
+                    raise UnsupportedStructure(
+                        f"{type(part).__name__} has one parameter vector as long as the minibatch "
+                        f"of plate '{plate}', so site '{name}' of different data would share "
+                        "parameters. Use AutoNormal, which keeps parameters for all data, or the "
+                        f"full data in '{plate}'."
+                    )

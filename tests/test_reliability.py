@@ -1,0 +1,104 @@
+"""Evidence and verdict from log-weights with known answers."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from pyro_klmodes.reliability import WeightSummary, summarise_weights, verdict
+
+GOOD = WeightSummary(
+    k_hat=0.3,
+    k_hat_limit=0.7,
+    effective_draws=3000.0,
+    num_draws=4000,
+    cells=1,
+    log_evidence=-1.0,
+    log_evidence_error=0.01,
+)
+
+
+def test_evidence_of_two_cells_is_the_sum_of_theirs():
+    # Weights 1 and 3 have mean 2 and relative standard error 1/2; constant weights 5 have none.
+    log_w = torch.tensor([[1.0, 5.0], [3.0, 5.0]]).log()
+
+    summary = summarise_weights(log_w)
+
+    assert summary.log_evidence == pytest.approx(math.log(2.0) + math.log(5.0), abs=1e-12)
+    assert summary.log_evidence_error == pytest.approx(0.5, abs=1e-12)
+    assert summary.effective_draws == pytest.approx(1.6, abs=1e-12)  # (1 + 3)^2 / (1 + 9)
+    assert summary.cells == 2
+
+
+def test_k_hat_is_that_of_the_worst_cell():
+    # Weights (1 - u)^-k are exactly generalised Pareto with shape k.
+    levels = (torch.arange(4000) + 0.5) / 4000
+    light, heavy = -0.1 * torch.log1p(-levels), -0.9 * torch.log1p(-levels)
+
+    both = summarise_weights(torch.stack([light, heavy], dim=1))
+
+    assert both.k_hat == summarise_weights(heavy).k_hat
+    # A tail of 190 weights, and a prior worth ten that pulls towards 1/2: (190 k + 5) / 200.
+    assert both.k_hat == pytest.approx(0.88, abs=0.02)
+    assert both.effective_draws == pytest.approx(summarise_weights(heavy).effective_draws)
+
+
+def test_a_minibatch_has_no_evidence():
+    summary = summarise_weights(torch.zeros(100, 3), scale=2.0)
+
+    assert (summary.log_evidence, summary.log_evidence_error) == (None, None)
+    assert summary.effective_draws == pytest.approx(100.0)
+
+
+def test_terms_without_latent_values_belong_to_the_evidence():
+    assert summarise_weights(torch.zeros(100), rest=-2.5).log_evidence == -2.5
+
+
+@pytest.mark.parametrize(
+    ("k_hat", "word"),
+    [(0.69, "reliable"), (0.71, "doubtful"), (1.2, "far off"), (math.inf, "far off")],
+)
+def test_verdict_by_k_hat(k_hat, word):
+    few = dataclasses.replace(GOOD, k_hat=k_hat, effective_draws=30.0)
+
+    assert verdict(few, None)[0] == word
+    assert verdict(few, GOOD.log_evidence)[0] == word
+
+
+def test_k_hat_that_is_not_a_number_is_never_reliable():
+    unknown = dataclasses.replace(GOOD, k_hat=math.nan, effective_draws=math.nan)
+
+    assert verdict(unknown, GOOD.log_evidence)[0] == "far off"
+
+
+def test_bounded_weights_in_two_lumps_are_not_far_off_whatever_k_hat_says():
+    lumps = torch.cat([torch.linspace(1.0, 1.02, 3900), torch.linspace(1.9, 2.0, 100)])
+
+    weights = summarise_weights(lumps.log())
+    exact = math.log((3900 * 1.01 + 100 * 1.95) / 4000)
+
+    assert weights.k_hat > 1.0
+    assert weights.log_evidence == pytest.approx(exact, abs=1e-12)
+    assert verdict(weights, exact)[0] == "reliable"
+    assert verdict(weights, None)[0] == "doubtful"
+    assert verdict(weights, exact + 0.5)[0] == "doubtful"
+
+
+def test_constant_weights_are_reliable_although_they_have_no_tail():
+    constant = dataclasses.replace(GOOD, k_hat=math.inf, effective_draws=4000.0)
+
+    assert verdict(constant, None)[0] == "reliable"
+
+
+def test_missing_mass_is_named_by_its_size():
+    # A guide that is exact on half of the posterior: its weights are perfect, half the evidence.
+    word, sentence = verdict(GOOD, -1.0 + math.log(2.0))
+
+    assert word == "misses mass"
+    assert "50%" in sentence
+
+
+@pytest.mark.parametrize("exact", [-1.0, -0.96, -1.2])
+def test_evidence_that_is_right_within_its_error_misses_nothing(exact):
+    assert verdict(GOOD, exact)[0] == "reliable"
