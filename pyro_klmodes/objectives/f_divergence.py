@@ -78,8 +78,13 @@ class FDivergence(Objective):
         log_w: Tensor,  # (K, *local)
     ) -> Tensor:  # (*local)
         """Mean of f over the (self-normalised) ratios."""
-        log_z = log_mean_exp(log_w) if self.log_evidence is None else self.log_evidence
-        return self.f(log_w - log_z).mean(0)
+        if self.log_evidence is not None:
+            return self.f(log_w - self.log_evidence).mean(0)
+        log_z = log_mean_exp(log_w)
+        # Where every weight is zero there is no ratio: an infinite value without a gradient.
+        dead = torch.isneginf(log_z)
+        t = torch.where(dead, torch.zeros_like(log_w), log_w - log_z)
+        return self.f(t).mean(0).masked_fill(dead, float("inf"))
 
     def curvature(
         self,

@@ -77,7 +77,7 @@ class PowerMean(Objective):
         """``sign`` times the weights normalised after raising them to ``1 - alpha``."""
         if math.isinf(self.alpha):
             return super().credit(log_w)
-        return self.sign * self_normalise((1.0 - self.alpha) * log_w.detach())
+        return self.sign * self._normalised_powers(log_w)
 
     def curvature(
         self,
@@ -89,8 +89,17 @@ class PowerMean(Objective):
                 f"PowerMean(alpha={self.alpha}) follows one particle only; its path-only gradient "
                 "does not exist. Use estimators.pathwise or estimators.score, or a finite alpha."
             )
-        v = self_normalise((1.0 - self.alpha) * log_w.detach())
+        v = self._normalised_powers(log_w)
         return self.sign * (1.0 - self.alpha) * (v - v * v)
+
+    def _normalised_powers(
+        self,
+        log_w: Tensor,  # (K, *local)
+    ) -> Tensor:  # (K, *local)
+        """Sum to one over particles; zero in a cell of value ``-inf``, which has no gradient."""
+        order, log_w = 1.0 - self.alpha, log_w.detach()
+        empty = power_mean(log_w, order) == -math.inf
+        return self_normalise(order * log_w).masked_fill(empty, 0.0)
 
     def for_model(self) -> Objective:
         """A bound that is raised serves the model too; one that is lowered would unfit it."""

@@ -91,8 +91,9 @@ def _partial_plates(traces: Traces) -> tuple[str, ...]:
     latent = [s for s in traces.model.nodes.values() if is_latent(s)]
     if not latent:
         return ()
-    around: list[set[str]] = [set(subsampled(s)) & set(plates_of(s)) for s in latent]
-    return tuple(sorted(set[str]().union(*around).difference(set.intersection(*around))))
+    around = [set(subsampled(s)) & set(plates_of(s)) for s in latent]
+    some, every = set().union(*around), around[0].intersection(*around[1:])
+    return tuple(sorted(some - every))
 
 
 def _has_path(site: Mapping[str, Any]) -> bool:

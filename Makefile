@@ -1,0 +1,46 @@
+# Every target sets up what it needs: a virtual environment with the pinned versions.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# One numerical thread per process: the tests run in parallel, and results do not depend on cores.
+export OMP_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+export MPLBACKEND := Agg
+
+.PHONY: venv compare lint doctest test test-slow bench clean
+
+venv: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $(INSTALLED)
+
+compare: venv
+	$(BIN)/python -m pyro_klmodes compare models.eight_schools --out build/compare/eight_schools
+	$(BIN)/python -m pyro_klmodes compare models.bimodal --out build/compare/bimodal
+
+lint: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+doctest: venv
+	$(BIN)/python -m pytest -q --doctest-modules pyro_klmodes models
+
+test: lint doctest
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" tests
+
+test-slow: venv
+	$(BIN)/python -m pytest -q -n 2 -m slow tests
+
+bench: venv
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
