@@ -43,6 +43,10 @@ class Estimator(ABC):
                 for the guide's sites.
         """
 
+    def value(self, objective: Objective, draws: Draws) -> Tensor:
+        """Scalar: the loss alone."""
+        return value_of(objective, draws)
+
     @abstractmethod
     def loss(self, objective: Objective, draws: Draws) -> Tensor:
         """Scalar: its value is the loss, its gradient the estimate."""
@@ -113,9 +117,10 @@ def leave_one_out(
     if K == 1:
         return torch.zeros_like(log_w, requires_grad=False)
     x = log_w.detach()
-    others = (x.sum(0, keepdim=True) - x) / (K - 1)
     imputed = x.unsqueeze(1).repeat(1, K, *[1] * (x.dim() - 1))  # (particle, left out, *local)
     index = torch.arange(K)
-    imputed[index, index] = others
+    # Summed without particle k, not subtracted: the baseline must not depend on it by rounding.
+    imputed[index, index] = 0.0
+    imputed[index, index] = imputed.sum(0) / (K - 1)
     baseline = coefficient(imputed)[index, index]
     return torch.where(baseline.isfinite(), baseline, torch.zeros_like(baseline))

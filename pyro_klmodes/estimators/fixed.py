@@ -37,10 +37,15 @@ class Fixed(Estimator):
             )
         return Cut.DRAWS
 
-    def loss(self, objective: Objective, draws: Draws) -> Tensor:
-        """The weighted log-ratio with the gradient of the weighted log-density."""
+    def value(self, objective: Objective, draws: Draws) -> Tensor:
+        """The weighted log-ratio of model and guide, also where another proposal made the draws."""
         credit = objective.credit(draws.log_w)
         log_ratio = draws.log_p - draws.log_q
-        value = weighted_sum(credit, log_ratio) * draws.weight + objective.shift * draws.rest
+        return weighted_sum(credit, log_ratio) * draws.weight + objective.shift * draws.rest
+
+    def loss(self, objective: Objective, draws: Draws) -> Tensor:
+        """The value with the gradient of the weighted log-density."""
+        value = self.value(objective, draws)
+        credit = objective.credit(draws.log_w)
         guide = -weighted_sum(credit, draws.log_q) * draws.weight
         return with_gradient(value, guide + model_part(objective, draws))

@@ -237,7 +237,15 @@ def _shared_parameters(guide: Callable[..., Any]) -> list[str]:
 
 
 def _joint_weight(traces: Traces) -> list[str]:
-    plates = {p for s in scored_sites(traces.model) if is_latent(s) for p in plates_of(s)}
+    latent = [s for s in scored_sites(traces.model) if is_latent(s)]
+    sequential = {f.name for s in latent for f in s["cond_indep_stack"] if not f.vectorized}
+    if sequential:
+        return [
+            f"latent sites in sequential plate(s) {sorted(sequential)} share one joint weight, "
+            "whose variance grows with the size of the plates. Write them as vectorised plates "
+            "(`with pyro.plate(...)`) in model and guide, or use ReverseKL."
+        ]
+    plates = {p for s in latent for p in plates_of(s)}
     if not plates:
         return []
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import pyro
@@ -124,6 +125,7 @@ def fit(
             except KeyboardInterrupt:
                 interrupted = True
             except NonFiniteLoss as error:
+                state.update(store.get_state())  # an error leaves the scope without doing so
                 error.result = so_far()
                 raise
         return so_far()
@@ -164,13 +166,18 @@ def _effective_size(
 
 
 def _plain_parameters(*modules: Any) -> dict[str, Tensor]:
-    """Parameters of modules that Pyro's param store does not know."""
-    return {
-        name: p.detach().clone()
-        for module in modules
-        if isinstance(module, torch.nn.Module) and not isinstance(module, pyro.nn.PyroModule)
-        for name, p in module.named_parameters()
-    }
+    """Constrained values of the parameters of modules that Pyro's param store does not know."""
+    local = pyro.settings.get("module_local_params")
+    params: dict[str, Tensor] = {}
+    for module in modules:
+        if not isinstance(module, torch.nn.Module):
+            continue
+        if isinstance(module, pyro.nn.PyroModule) and not local:
+            continue
+        for name, _ in module.named_parameters():
+            name = name.removesuffix("_unconstrained")
+            params[name] = attrgetter(name)(module).detach().clone()
+    return params
 
 
 def _versions() -> dict[str, str]:

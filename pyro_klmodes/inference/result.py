@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ class FittedGuide:
         if name in ("unbound", "state"):  # not set yet: while being copied or unpickled
             raise AttributeError(name)
         value = getattr(self.unbound, name)
-        if not callable(value):
+        if not inspect.isroutine(value):
             return value
 
         def bound(*args: Any, **kwargs: Any) -> Any:

@@ -18,7 +18,6 @@ from pyro_klmodes.errors import (
     NonFiniteLoss,
 )
 from pyro_klmodes.estimators import Auto, Estimator, Mixed, Pathwise
-from pyro_klmodes.estimators.base import value_of
 from pyro_klmodes.objectives import Objective
 from pyro_klmodes.tracing.density import why_unscored
 from pyro_klmodes.tracing.draws import Draws
@@ -90,11 +89,14 @@ class DivergenceLoss(ELBO):
     ) -> float:
         """The value of the loss on fresh draws, without gradients."""
         pair = Pair(model, guide, args, kwargs)
-        layout = self._layout(pair)
-        self._cut(pair, layout)
+
+        def draw(layout: Layout) -> Draws:
+            self._cut(pair, layout)
+            return self._draws(pair, layout, Cut.DRAWS)
+
         with torch.no_grad():
-            draws = self._draws(pair, layout, Cut.DRAWS)
-            value = value_of(self.objective, draws)
+            draws, layout = self._with_layout(pair, draw)
+            value = self._estimator(layout).value(self.objective, draws)
         return self._checked(value, draws)
 
     def loss_and_grads(
@@ -121,7 +123,8 @@ class DivergenceLoss(ELBO):
         """The draws and log-weights that the loss would see, without gradients."""
         pair = Pair(model, guide, args, kwargs)
         with torch.no_grad():
-            return self._draws(pair, self._layout(pair), Cut.DRAWS)
+            draws, _ = self._with_layout(pair, lambda at: self._draws(pair, at, Cut.DRAWS))
+        return draws
 
     def effective_share(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
@@ -140,6 +143,7 @@ class DivergenceLoss(ELBO):
                 would.
         """
         pair = Pair(model, guide, args, kwargs)
+        self._layouts.forget(model, guide)  # it may have been found with other arguments
         layout = self._layout(pair)
         self._cut(pair, layout)
         return layout, self._estimator(layout)
@@ -150,10 +154,23 @@ class DivergenceLoss(ELBO):
         raise NotImplementedError(f"{type(self).__name__} works on draws, not on single traces.")
 
     def _differentiable(self, pair: Pair) -> tuple[Tensor, Draws]:
-        layout = self._layout(pair)
-        cut = self._cut(pair, layout)
-        draws = self._draws(pair, layout, cut)
+        draws, layout = self._with_layout(
+            pair, lambda at: self._draws(pair, at, self._cut(pair, at))
+        )
         return self._estimator(layout).loss(self.objective, draws), draws
+
+    def _with_layout(
+        self, pair: Pair, draw: Callable[[Layout], Draws]
+    ) -> tuple[Draws, Layout]:
+        """Draw with the layout of an earlier call, or with a new one where that does not fit."""
+        layout = self._layouts.get(pair.model, pair.guide)
+        if layout is not None:
+            try:
+                return draw(layout), layout
+            except Exception:  # arguments of another structure, or an error that comes up again
+                self._layouts.forget(pair.model, pair.guide)
+        layout = self._layout(pair)
+        return draw(layout), layout
 
     def _draws(self, pair: Pair, layout: Layout, cut: Cut) -> Draws:
         if layout.partial_plates and self._can_nest(layout):
@@ -209,11 +226,20 @@ class DivergenceLoss(ELBO):
         if math.isinf(value):
             warnings.warn(
                 f"{type(self).__name__} is infinite: {draws.describe_nonfinite()}. "
-                "Every particle of some cell has weight zero; that cell gives no gradient.",
+                f"{_about_zero_weights(draws)}",
                 KLModesWarning,
                 stacklevel=3,
             )
         return value
+
+
+def _about_zero_weights(draws: Draws) -> str:
+    if bool((draws.log_w == -math.inf).all(0).any()):
+        return "Every particle of some cell has weight zero; that cell gives no gradient."
+    return (
+        "Some particles have weight zero, which makes this divergence infinite. Keep the guide "
+        "inside the support of the model, or use a loss that allows them: ForwardKL or IWAE."
+    )
 
 
 def _check_count(name: str, value: Any) -> None:
