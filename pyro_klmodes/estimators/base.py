@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyro_klmodes.estimators.reach import reaches_beyond
 from pyro_klmodes.objectives import Objective
 from pyro_klmodes.tracing.draws import Draws
 from pyro_klmodes.tracing.handlers import Cut
@@ -76,6 +77,9 @@ def model_part(
     draws: Draws,
 ) -> Tensor:
     """Surrogate for the model's own parameters: the credits of the bound that they raise."""
+    # A model without any has been differentiated for the paths; once is enough.
+    if not reaches_beyond((draws.log_p, draws.rest), [leaf for _, leaf in draws.leaves]):
+        return draws.log_p.new_zeros(())
     credit = objective.for_model().credit(draws.log_w)
     return weighted_sum(credit, draws.log_p) * draws.weight - draws.rest
 

@@ -1,0 +1,39 @@
+"""Results as Markdown tables, and their place in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks.timing import Timing
+
+__all__ = ["BEGIN", "END", "cost_cell", "markdown", "ratio_cell", "update"]
+
+BEGIN = "<!-- results: begin -->"
+END = "<!-- results: end -->"
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def ratio_cell(timing: Timing | None) -> str:
+    """Median ratio and its quartiles."""
+    if timing is None or timing.ratio is None or timing.spread is None:
+        return "–"
+    low, high = timing.spread
+    return f"{timing.ratio:.2f} ({low:.2f}–{high:.2f})"
+
+
+def cost_cell(timing: Timing | None) -> str:
+    """Milliseconds per step."""
+    return "–" if timing is None else f"{timing.ours * 1e3:.1f}"
+
+
+def update(path: Path, text: str) -> None:
+    """Put a text between the two marks of a file, in place of what is there."""
+    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
+    _, after = rest.split(END)
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")

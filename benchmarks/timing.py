@@ -1,0 +1,59 @@
+"""Seconds per step, in turns, so that a busy machine is busy for both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median, quantiles
+
+from benchmarks.cases import Case
+from benchmarks.contests import Contest
+from benchmarks.training import Training
+
+__all__ = ["Timing", "time_contest"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Medians over blocks of steps.
+
+    Attributes:
+        ours: seconds per step.
+        theirs: seconds per step, None without a counterpart.
+        ratio: median of ours over theirs within a block.
+        spread: lower and upper quartile of that ratio.
+    """
+
+    ours: float
+    theirs: float | None = None
+    ratio: float | None = None
+    spread: tuple[float, float] | None = None
+
+
+def time_contest(
+    case: Case, contest: Contest, particles: int, *, blocks: int, steps: int
+) -> Timing:
+    """Alternate blocks of steps of the two losses, after a block that is not counted."""
+    ours = Training(case, contest.ours(particles))
+    if contest.theirs is None:
+        seconds = [ours.run(steps, _seconds) / steps for _ in range(blocks + 1)][1:]
+        return Timing(median(seconds))
+
+    theirs = Training(case, contest.theirs(particles))
+    rounds = [
+        (ours.run(steps, _seconds) / steps, theirs.run(steps, _seconds) / steps)
+        for _ in range(blocks + 1)
+    ][1:]
+    ratios = [a / b for a, b in rounds]
+    low, _, high = quantiles(ratios, n=4)
+    return Timing(
+        median(a for a, _ in rounds), median(b for _, b in rounds), median(ratios), (low, high)
+    )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Processor time, which leaves out whatever else the machine does meanwhile."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
