@@ -165,10 +165,12 @@ class DivergenceLoss(ELBO):
         """Draw with the layout of an earlier call, or with a new one where that does not fit."""
         layout = self._layouts.get(pair.model, pair.guide)
         if layout is not None:
+            before = torch.get_rng_state()
             try:
                 return draw(layout), layout
             except Exception:  # arguments of another structure, or an error that comes up again
                 self._layouts.forget(pair.model, pair.guide)
+                torch.set_rng_state(before)
         layout = self._layout(pair)
         return draw(layout), layout
 

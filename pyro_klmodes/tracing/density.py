@@ -16,12 +16,14 @@ from pyro_klmodes.errors import InvalidArgument, NoDensity
 from pyro_klmodes.tracing.handlers import is_delta, is_latent
 from pyro_klmodes.tracing.particles import Single, Together
 from pyro_klmodes.tracing.plates import depth, subsampled
+from pyro_klmodes.tracing.randomness import same_random_state
 from pyro_klmodes.tracing.runs import Pair, run_guide
 from pyro_klmodes.tracing.terms import guide_terms, scored_sites
 
 __all__ = ["GuideInverse", "log_density", "why_unscored"]
 
 
+@same_random_state()
 def why_unscored(
     pair: Pair,
 ) -> str | None:
@@ -119,9 +121,15 @@ class GuideInverse:
     dimension. Nothing is assumed about the guide's class.
     """
 
-    def __init__(self, trace: Trace, parts: Mapping[str, list[tuple[str, Any]]]) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        parts: Mapping[str, list[tuple[str, Any]]],
+        supports: Mapping[str, Any],
+    ) -> None:
         self.trace = trace
         self.parts = parts
+        self.supports = supports
         self.nesting = depth(scored_sites(trace))
 
     @classmethod
@@ -145,7 +153,7 @@ class GuideInverse:
             if source is None or name not in supports:
                 raise NoDensity(_no_density(pair.guide, name))
             parts.setdefault(source, []).append((name, biject_to(supports[name])))
-        inverse = cls(trace, parts)
+        inverse = cls(trace, parts, supports)
         for source, targets in parts.items():
             drawn = trace.nodes[source]["value"]
             try:
@@ -182,6 +190,12 @@ class GuideInverse:
                 raise InvalidArgument(
                     f"the value of site '{name}' has shape {tuple(value.shape)}; the guide's is "
                     f"{tuple(shape)}, possibly with one more leading dimension."
+                )
+        for name in targets:
+            if not bool(self.supports[name].check(values[name]).all()):
+                raise InvalidArgument(
+                    f"the value of site '{name}' lies outside of its support, {self.supports[name]}"
+                    ": the guide's density is zero there."
                 )
         for site in scored_sites(self.trace):
             for plate in subsampled(site):
@@ -229,7 +243,7 @@ class GuideInverse:
     def _laid_out(self, name: str, value: Tensor, count: int | None, nesting: int) -> Tensor:
         """Insert the batch dimensions between the particles and the site's own."""
         if count is None:
-            return value
+            return value.view_as(value)  # a new object, or flows would find stale values cached
         site = self.trace.nodes[name]
         shape = tuple(site["value"].shape)
         missing = nesting - (len(shape) - site["fn"].event_dim)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from pyro_klmodes.errors import UnsupportedStructure
 from pyro_klmodes.tracing.nonfinite import describe_nonfinite
 from pyro_klmodes.tracing.terms import Term
 
-__all__ = ["Draws", "Run", "to_cells", "weigh"]
+__all__ = ["Draws", "Run", "to_cells", "weigh", "without_dead_cells"]
 
 
 @dataclass(frozen=True)
@@ -105,24 +106,32 @@ def weigh(
     Raises:
         UnsupportedStructure: if a subsampled plate does not enclose every latent site.
     """
-    structure = _Structure.of([t for r in runs for t in (*r.p, *r.q)], independent, linear=linear)
+    structure = _Structure.of(
+        [t for r in runs for t in (*r.p, *r.q)],
+        lambda: independent() - _varying(runs, particle_dim),
+        linear=linear,
+    )
     parts = [_reduce(r, structure, particle_dim) for r in runs]
     rows = [
         torch.cat(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True)
     ]
-    log_p, log_q, score = rows[0], rows[1], rows[2]
+    log_p, log_q, score = without_dead_cells(rows[0], rows[1], rows[2])
     if outer > 1:
         log_p, log_q, score = (
             x.reshape(x.shape[0] // outer, outer, *x.shape[1:]) for x in (log_p, log_q, score)
         )
-    no_path = any(isinstance(t.score, Tensor) for t in runs[0].q)
+    no_path = any(isinstance(t.score, Tensor) for r in runs for t in r.q)
     first = runs[0]
     return Draws(
         log_p=log_p,
         log_q=log_q,
         scale=structure.scale,
         plates=tuple(structure.plates),
-        values={n: torch.cat([r.values[n] for r in runs]) for n in first.values},
+        values={
+            n: torch.cat([r.values[n] for r in runs])
+            for n in first.values
+            if all(n in r.values for r in runs)  # a branch may draw a site in some runs only
+        },
         sources=first.sources,
         indices=first.indices,
         rest=_rest(first, structure),
@@ -187,6 +196,38 @@ def _local_plates(
     return dict(sorted(dims.items(), key=lambda item: item[1])), frozenset(free)
 
 
+def _varying(runs: Sequence[Run], particle_dim: int | None) -> frozenset[str]:
+    """Names of the model's terms that are not the same for all particles, whatever was inferred."""
+    varying = set()
+    for term in runs[0].p:
+        if particle_dim is None:
+            same = [t.log_prob for r in runs for t in r.p if t.name == term.name]
+            constant = all(torch.equal(x, term.log_prob) for x in same)
+        else:
+            x = term.log_prob
+            alone = x.dim() < -particle_dim
+            constant = alone or torch.equal(x, x.narrow(particle_dim, 0, 1).expand_as(x))
+        if not constant:
+            varying.add(term.name)
+    return frozenset(varying)
+
+
+def without_dead_cells(
+    log_p: Tensor,  # (K, *local)
+    log_q: Tensor,  # (K, *local)
+    score: Tensor,  # (K, *local)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut the graph of cells all of whose particles have weight zero: they know no direction."""
+    dead = (log_p == -math.inf).all(0)
+    if not bool(dead.any()):
+        return log_p, log_q, score
+    return (
+        torch.where(dead, log_p.detach(), log_p),
+        torch.where(dead, log_q.detach(), log_q),
+        torch.where(dead, torch.zeros_like(score), score),
+    )
+
+
 def _subsampling_message(plate: str, terms: Sequence[Term]) -> str:
     outside = next((t.name for t in terms if t.latent and plate not in t.ratios), "?")
     return (
@@ -207,12 +248,14 @@ def _reduce(
     zero = (run.p or run.q)[0].log_prob.new_zeros((1, *sizes))
 
     def total(parts: list[Tensor]) -> Tensor:
-        return sum((to_cells(x, particle_dim, dims) for x in parts), start=zero)
+        return (
+            reduce(torch.add, (to_cells(x, particle_dim, dims) for x in parts)) if parts else zero
+        )
 
     log_p = total([structure.weighed(t, t.log_prob) for t in run.p if t.name not in structure.rest])
     log_q = total([structure.weighed(t, t.log_prob) for t in run.q])
     score = total([t.score for t in run.q if isinstance(t.score, Tensor)])
-    log_p, log_q, score = torch.broadcast_tensors(log_p, log_q, score)
+    log_p, log_q, score, _ = torch.broadcast_tensors(log_p, log_q, score, zero)
     return log_p, log_q, score
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from opt_einsum import shared_intermediates
+from pyro.distributions import MaskedDistribution
 from pyro.ops.contract import contract_tensor_tree
 from pyro.ops.rings import LogRing
 from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_klmodes.errors import UnsupportedStructure
@@ -32,19 +36,23 @@ def model_terms_summed(
 
     Sites that no enumerated value reaches keep a term of their own. The others are grouped by
     the enumerated sites they share; each group becomes one term, in the plates that all of it
-    has in common (Obermeyer et al., 2019).
+    has in common (Obermeyer et al., 2019). Where an enumerated site is masked it is uniform.
 
     Raises:
         UnsupportedStructure: if a group has several scales, or if a subsampled plate lies inside
             a sum: the estimate from a minibatch would be biased.
     """
+    trace = prune_subsample_sites(trace)  # the indices of a plate have no plate, but may be masked
     sites = {s["name"]: s for s in scored_sites(trace)}
-    terms = {n: model_term(s) for n, s in sites.items()}
+    marked = enumerated_names(trace)
+    terms = {
+        n: _uniform_where_masked(s) if n in marked else model_term(s) for n, s in sites.items()
+    }
     for name, term in terms.items():
         sites[name]["log_prob"] = sites[name]["unscaled_log_prob"] = term.log_prob
     trace.pack_tensors()
-    symbols = {sites[n]["infer"]["_enumerate_symbol"]: n for n in enumerated_names(trace)}
-    touched = {n for n, s in sites.items() if set(_dims(s)) & set(symbols)}
+    symbols = {sites[n]["infer"]["_enumerate_symbol"]: n for n in marked}
+    touched = [n for n, s in sites.items() if set(_dims(s)) & set(symbols)]
     plain = [term for n, term in terms.items() if n not in touched]
     if not touched:
         return plain
@@ -53,6 +61,22 @@ def model_terms_summed(
     _refuse_subsampling_inside_sums(factors, symbols, sites)
     scale = _common_scale(factors)
     return plain + _contract(factors, symbols, trace, scale)
+
+
+def _uniform_where_masked(site: Mapping[str, Any]) -> Term:
+    """The term of an enumerated site; a sum over the values of a masked one must give one.
+
+    Series of different lengths, padded and masked, then have the evidence of their own lengths.
+    """
+    term = model_term(site)
+    states = site["fn"].enumerate_support(expand=False).shape[0]
+    own = site["fn"]._mask if isinstance(site["fn"], MaskedDistribution) else None
+    log_prob = term.log_prob
+    for mask in (site["mask"], own):
+        if mask is not None:
+            keep = torch.as_tensor(mask, device=log_prob.device)
+            log_prob = torch.where(keep, log_prob, log_prob.new_tensor(-math.log(states)))
+    return replace(term, log_prob=log_prob)
 
 
 def _dims(site: Mapping[str, Any]) -> str:

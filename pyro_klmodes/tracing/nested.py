@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from pyro_klmodes.errors import UnsupportedStructure
-from pyro_klmodes.tracing.draws import Draws, to_cells
+from pyro_klmodes.tracing.draws import Draws, to_cells, without_dead_cells
 from pyro_klmodes.tracing.enumeration import model_terms_summed
 from pyro_klmodes.tracing.handlers import is_latent
 from pyro_klmodes.tracing.layout import Layout
 from pyro_klmodes.tracing.matching import check_sites
 from pyro_klmodes.tracing.particles import Nested
+from pyro_klmodes.tracing.plates import subsampled
 from pyro_klmodes.tracing.runs import Pair, run
+from pyro_klmodes.tracing.sampling import StaleLayout
 from pyro_klmodes.tracing.terms import Term, guide_terms, model_terms
 
 __all__ = ["sample_nested"]
@@ -44,6 +46,8 @@ def sample_nested(
     shape = Nested(outer, particles, plate, layout.nesting)
     traces = run(pair, particles=shape, enumerated=bool(layout.enumerated))
     check_sites(traces)
+    if not any(plate in subsampled(s) for s in traces.model.nodes.values() if is_latent(s)):
+        raise StaleLayout(f"plate '{plate}' was subsampled before.")
     p = (model_terms_summed if layout.enumerated else model_terms)(traces.model)
     q = guide_terms(traces.guide)
     local = [t for t in (*p, *q) if plate in t.plates]
@@ -59,6 +63,8 @@ def sample_nested(
         summed = sum(parts, start=zero).transpose(0, 1)
         return summed if outer > 1 else summed.squeeze(1)
 
+    _refuse_local_values_outside([*p, *q], plate, shape.dim)
+
     def outside(terms: Sequence[Term]) -> Tensor:  # scalar: the mean over outer particles
         parts = [
             to_cells(t.log_prob, shape.dim - 1, []).mean() * math.prod(t.ratios.values())
@@ -67,9 +73,10 @@ def sample_nested(
         ]
         return sum(parts, start=zero)
 
+    log_p, log_q, _ = without_dead_cells(cells(p), cells(q), zero)
     return Draws(
-        log_p=cells(p),
-        log_q=cells(q),
+        log_p=log_p,
+        log_q=log_q,
         scale=scale * ratio,
         plates=tuple(plates),
         values={n: s["value"].detach() for n, s in traces.guide.nodes.items() if is_latent(s)},
@@ -97,13 +104,24 @@ def _one_plate(pair: Pair, layout: Layout) -> str:
     return plate
 
 
-def _common_scale(terms: Sequence[Term]) -> float:
-    scales = {t.name: t.scale for t in terms}
-    first = next(iter(scales.values()))
-    for name, scale in scales.items():
-        if isinstance(scale, Tensor) or scale != first:
+def _refuse_local_values_outside(terms: Sequence[Term], plate: str, dim: int) -> None:
+    """A site outside of the plate that depends on local latents belongs to no cell."""
+    for t in terms:
+        inner = t.log_prob.shape[dim] if t.log_prob.dim() >= -dim else 1
+        if plate not in t.plates and inner > 1:
             raise UnsupportedStructure(
-                f"site '{name}' has a poutine.scale of its own inside of a nested bound. Use one "
+                f"site '{t.name}' outside of the subsampled plate '{plate}' depends on latent "
+                "values inside of it, so a minibatch gives a biased evidence. Use the full data "
+                f"in '{plate}'."
+            )
+
+
+def _common_scale(terms: Sequence[Term]) -> float:
+    first = terms[0].scale
+    for t in terms:  # a site of both model and guide is two terms
+        if isinstance(t.scale, Tensor) or t.scale != first:
+            raise UnsupportedStructure(
+                f"site '{t.name}' has a poutine.scale of its own inside of a nested bound. Use one "
                 "scale for all sites, ReverseKL, or the full data."
             )
     return float(first)

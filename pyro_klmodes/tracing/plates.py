@@ -35,15 +35,18 @@ def subsampled(site: Mapping[str, Any]) -> dict[str, float]:
 def split_scale(site: Mapping[str, Any]) -> tuple[float | Tensor, dict[str, float]]:
     """The user's own ``poutine.scale`` of a site, and the ratios of its subsampled plates.
 
-    Pyro multiplies both into ``site["scale"]``.
+    Pyro multiplies both into ``site["scale"]``. A number in a tensor is a number, unless it is a
+    parameter; numbers are rounded, so that sites under different plates compare as they should.
     """
     ratios = subsampled(site)
     scale = site["scale"]
     if ratios:
         scale = scale / math.prod(ratios.values())
-        if not isinstance(scale, Tensor) and math.isclose(scale, 1.0, rel_tol=1e-9):
-            scale = 1.0
-    return scale, ratios
+    if not isinstance(scale, Tensor):
+        return float(f"{scale:.12g}"), ratios
+    if scale.dim() > 0 or scale.requires_grad:
+        return scale, ratios
+    return float(f"{float(scale):.6g}"), ratios
 
 
 def depth(sites: Iterable[Mapping[str, Any]]) -> int:

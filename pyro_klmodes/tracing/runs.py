@@ -123,7 +123,8 @@ def run_guide(
 ) -> GuideRun:
     """Draw from the guide, with some values fixed, and detached draws if asked for."""
     with ExitStack() as stack:
-        stack.enter_context(FixValues(fixed))
+        if fixed:
+            stack.enter_context(FixValues(fixed))
         if detach:
             stack.enter_context(CutDraws())
         tracer = stack.enter_context(poutine.trace())

@@ -14,7 +14,7 @@ from pyro_klmodes.tracing.enumeration import model_terms_summed
 from pyro_klmodes.tracing.handlers import Cut, is_delta, is_latent
 from pyro_klmodes.tracing.independence import find_independent
 from pyro_klmodes.tracing.layout import Layout
-from pyro_klmodes.tracing.matching import check_sites
+from pyro_klmodes.tracing.matching import check_sites, is_enumerated
 from pyro_klmodes.tracing.particles import Single, Together
 from pyro_klmodes.tracing.plates import depth, plates_of
 from pyro_klmodes.tracing.runs import Pair, Traces, run
@@ -24,7 +24,7 @@ __all__ = ["StaleLayout", "sample", "values_of"]
 
 
 class StaleLayout(UnsupportedStructure):
-    """A pair has deeper plates than when it was surveyed."""
+    """A pair has other plates or enumerated sites than when it was surveyed."""
 
 
 def sample(
@@ -51,7 +51,8 @@ def sample(
     runs = []
     indices: Mapping[str, Tensor] = fixed or {}
     count = particles * outer
-    together = Together(count, layout.nesting) if layout.vectorised else None
+    # a single particle needs no dimension of its own
+    together = Together(count, layout.nesting) if layout.vectorised and count > 1 else None
     for _ in range(1 if together else count):
         traces = run(
             pair,
@@ -61,7 +62,7 @@ def sample(
             enumerated=bool(layout.enumerated),
         )
         indices = {**indices, **traces.indices}
-        runs.append(_terms(traces, cut, layout))
+        runs.append(_terms(traces, cut, layout, together=together is not None))
     return weigh(
         runs,
         particle_dim=together.dim if together else None,
@@ -71,18 +72,21 @@ def sample(
     )
 
 
-def _terms(traces: Traces, cut: Cut, layout: Layout) -> Run:
+def _terms(traces: Traces, cut: Cut, layout: Layout, *, together: bool) -> Run:
     check_sites(traces)
     needed = depth([*scored_sites(traces.guide), *scored_sites(traces.model)])
     if needed > layout.nesting:
         raise StaleLayout(f"plates are {needed} deep, {layout.nesting} were expected.")
+    marked = [n for n, s in traces.model.nodes.items() if is_enumerated(n, s, traces)]
+    if marked and not layout.enumerated:
+        raise StaleLayout(f"site '{marked[0]}' was not marked for enumeration before.")
     p = (model_terms_summed if layout.enumerated else model_terms)(traces.model)
     sites = {n: s for n, s in traces.guide.nodes.items() if is_latent(s)}
     return Run(
         p=p,
         q=guide_terms(traces.guide, cut=cut is Cut.DRAWS),
         values={
-            n: values_of(s) if layout.vectorised else s["value"].detach().unsqueeze(0)
+            n: values_of(s) if together else s["value"].detach().unsqueeze(0)
             for n, s in sites.items()
         },
         sources=tuple(n for n, s in sites.items() if not is_delta(s["fn"])),

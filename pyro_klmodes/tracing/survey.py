@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-import torch
 from pyro import poutine
 from pyro.util import check_site_shape
+from torch import Tensor
 
 from pyro_klmodes.errors import (
     InvalidArgument,
@@ -17,20 +17,21 @@ from pyro_klmodes.errors import (
     ModelGuideMismatch,
     UnsupportedStructure,
 )
-from pyro_klmodes.tracing.draws import Draws
+from pyro_klmodes.tracing.broadcasting import why_not_vectorised
 from pyro_klmodes.tracing.handlers import is_latent
 from pyro_klmodes.tracing.layout import Layout
 from pyro_klmodes.tracing.matching import check_sites, is_enumerated
 from pyro_klmodes.tracing.particles import Single
 from pyro_klmodes.tracing.plates import depth, plates_of, subsampled
+from pyro_klmodes.tracing.randomness import same_random_state
 from pyro_klmodes.tracing.runs import Pair, Traces, run
-from pyro_klmodes.tracing.sampling import sample
-from pyro_klmodes.tracing.terms import scored_sites
+from pyro_klmodes.tracing.terms import guide_terms, model_terms, scored_sites
 from pyro_klmodes.tracing.whole_vector import refuse_minibatch_vectors
 
 __all__ = ["survey"]
 
 
+@same_random_state()
 def survey(
     pair: Pair,
     *,
@@ -73,7 +74,7 @@ def survey(
         partial_plates=_partial_plates(traces),
     )
     if vectorise:
-        reason = _why_not_vectorised(pair, layout)
+        reason = why_not_vectorised(pair, layout)
         if reason is not None:
             warnings.warn(
                 f"particles are run one after the other, because {reason}. The results are the "
@@ -97,7 +98,10 @@ def _partial_plates(traces: Traces) -> tuple[str, ...]:
 
 
 def _has_path(site: Mapping[str, Any]) -> bool:
-    return bool(getattr(site["fn"], "has_rsample", False))
+    """A rejection sampler has a path, but needs a score as well."""
+    if not getattr(site["fn"], "has_rsample", False):
+        return False
+    return not isinstance(site["fn"].score_parts(site["value"]).score_function, Tensor)
 
 
 def _check_shapes(traces: Traces) -> None:
@@ -111,9 +115,13 @@ def _check_shapes(traces: Traces) -> None:
                 f"site '{name}' has shape {ours} in the guide and {theirs} in the model. Give both "
                 "the same plates and the same event shape."
             )
-    for where, trace in (("guide", traces.guide), ("model", traces.model)):
-        trace.compute_log_prob()
-        for site in scored_sites(trace):
+        _check_plates(name, site, traces.model.nodes[name])
+    for where, trace, terms in (
+        ("guide", traces.guide, guide_terms(traces.guide)),
+        ("model", traces.model, model_terms(traces.model)),
+    ):
+        for site, term in zip(scored_sites(trace), terms, strict=True):
+            site["log_prob"] = term.log_prob
             try:
                 check_site_shape(site, float("inf"))
             except ValueError as error:
@@ -124,36 +132,29 @@ def _check_shapes(traces: Traces) -> None:
                 ) from error
 
 
+def _check_plates(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Guide and model put a site into the same subsampled plates, and plates on the same axes."""
+    in_guide, in_model = subsampled(ours), subsampled(theirs)
+    for plate in sorted({**in_guide, **in_model}):
+        if not math.isclose(in_guide.get(plate, 1.0), in_model.get(plate, 1.0)):
+            raise ModelGuideMismatch(
+                f"site '{name}' is in subsampled plate '{plate}' in the "
+                f"{'model' if plate in in_model else 'guide'}, but not in the same way in the "
+                f"other: full over batch size is {in_guide.get(plate, 1.0):g} in the guide and "
+                f"{in_model.get(plate, 1.0):g} in the model, so they would not see the same "
+                "minibatch. Use a plate with the same name, size and subsample_size in both."
+            )
+    dims = plates_of(theirs)
+    for plate, dim in plates_of(ours).items():
+        if dims.get(plate, dim) != dim:
+            raise ModelGuideMismatch(
+                f"site '{name}': plate '{plate}' has dim={dim} in the guide and dim={dims[plate]} "
+                "in the model. Nest the plates in the same order, or give them the same dim."
+            )
+
+
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     """A shape up to leading dimensions of size one, which broadcasting ignores."""
     while shape and shape[0] == 1:
         shape = shape[1:]
     return shape
-
-
-def _why_not_vectorised(pair: Pair, layout: Layout) -> str | None:
-    """None if one vectorised run gives what single runs give, else what went wrong."""
-    particles = 3
-    together = replace(layout, vectorised=True)
-    with poutine.block(), torch.no_grad():
-        try:
-            many = sample(pair, together, particles, linear=True)
-        except Exception as error:  # whatever a model does with a batch it did not expect
-            return f"the model or guide does not broadcast ({type(error).__name__}: {error})"
-        for k in range(particles):
-            at = {**{n: many.values[n][k] for n in many.sources}, **many.indices}
-            one, again = (sample(pair, layout, 1, linear=True, fixed=at) for _ in range(2))
-            if not _same(one, 0, again):
-                return None  # random beyond its latent sites: there is nothing to compare
-            if not _same(many, k, one):
-                return "a vectorised run gives other log-probabilities than single runs"
-    return None
-
-
-def _same(many: Draws, k: int, one: Draws) -> bool:
-    """Whether particle k of some draws weighs what a single draw does, up to rounding."""
-    pairs = ((many.log_p[k], one.log_p[0]), (many.log_q[k], one.log_q[0]))
-    return all(
-        a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3, equal_nan=True)
-        for a, b in pairs
-    )

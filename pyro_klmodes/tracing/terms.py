@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyro_klmodes.errors import NoDensity
+from pyro_klmodes.errors import InvalidArgument, NoDensity, NonFiniteLoss
 from pyro_klmodes.tracing.handlers import is_latent
 from pyro_klmodes.tracing.plates import plates_of, split_scale
 
@@ -44,6 +45,25 @@ class Term:
     site: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
+@contextmanager
+def _named(site: Mapping[str, Any], where: str) -> Iterator[None]:
+    """Say which site a distribution's complaint about a value is about."""
+    try:
+        yield
+    except ValueError as error:
+        name, value, kind = site["name"], site["value"], type(site["fn"]).__name__
+        if isinstance(value, Tensor) and bool(torch.isnan(value).any()):
+            raise NonFiniteLoss(
+                f"{int(torch.isnan(value).sum())} of {value.numel()} values of {where} site "
+                f"'{name}' ({kind}) are nan. Check the data, or mask what is missing; nothing was "
+                "updated."
+            ) from error
+        raise InvalidArgument(
+            f"{where} site '{name}' ({kind}) cannot have the value it has. Check its shape, and "
+            f"that guide and data stay inside of its support. ({error})"
+        ) from error
+
+
 def _masked(value: Tensor, site: Mapping[str, Any]) -> Tensor:
     return value if site["mask"] is None else scale_and_mask(value, 1.0, site["mask"])
 
@@ -73,9 +93,10 @@ def guide_terms(
     terms = []
     for site in scored_sites(trace):
         try:
-            log_prob, score, _ = site["fn"].score_parts(
-                site["value"], *site["args"], **site["kwargs"]
-            )
+            with _named(site, "guide"):
+                log_prob, score, _ = site["fn"].score_parts(
+                    site["value"], *site["args"], **site["kwargs"]
+                )
         except (KeyError, NotImplementedError) as error:
             raise NoDensity(
                 f"guide site '{site['name']}' ({type(site['fn']).__name__}) cannot be evaluated at "
@@ -113,7 +134,8 @@ def model_term(
     site: Mapping[str, Any],
 ) -> Term:
     """The term of one site of a model."""
-    log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    with _named(site, "model"):
+        log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
     if not isinstance(log_prob, Tensor):
         log_prob = torch.as_tensor(log_prob)
     scale, ratios = split_scale(site)

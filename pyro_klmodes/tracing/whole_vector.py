@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.infer.autoguide import AutoContinuous, AutoGaussian, AutoStructured
 
 from pyro_klmodes.errors import UnsupportedStructure
@@ -25,7 +26,8 @@ def refuse_minibatch_vectors(
     Raises:
         UnsupportedStructure: naming guide, site and plate.
     """
-    parts = guide.modules() if isinstance(guide, torch.nn.Module) else ()
+    bare = poutine.unwrap(guide)
+    parts = bare.modules() if isinstance(bare, torch.nn.Module) else ()
     for part in parts:
         if not isinstance(part, (AutoContinuous, AutoGaussian, AutoStructured)):
             continue
