@@ -17,9 +17,11 @@ __all__ = ["Auto"]
 class Auto:
     """Chooses an estimator once the guide's sites are known.
 
-    A whole gradient takes paths where sites are reparameterised and scores elsewhere; a wake part
-    holds the draws fixed; a path part is doubly reparameterised, or score-function where no site
-    is reparameterised.
+    A bound that is raised takes paths where sites are reparameterised and scores elsewhere. A
+    bound that is lowered (forward KL, CUBO, the right thermodynamic sum) holds the draws fixed: its
+    K-sample estimate is biased down, without limit for a guide that collapses onto a point, and
+    paths would follow it there. A path part is doubly reparameterised, or score-function where no
+    site is reparameterised.
 
     Example:
         >>> from pyro_klmodes.objectives import ForwardKL
@@ -33,10 +35,10 @@ class Auto:
         Raises:
             IncompatibleEstimator: for a path part with a partly reparameterised guide.
         """
+        if objective.has_wake and objective.shift > 0:
+            return Fixed()
         if objective.part is Part.WHOLE:
             return Mixed()
-        if objective.part is Part.WAKE:
-            return Fixed()
         if not layout.unreparameterised:
             return Doubly()
         if layout.reparameterised:

@@ -34,6 +34,8 @@ class Estimator(ABC):
 
     #: whether the guide's density must be known at given values, and not only at its own draws
     needs_density: bool = False
+    #: with fewer the expectation of the gradient is zero
+    min_particles: int = 1
 
     @abstractmethod
     def cut(self, objective: Objective, layout: Layout) -> Cut:

@@ -12,6 +12,7 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from pyro_klmodes.errors import (
+    IncompatibleEstimator,
     InvalidArgument,
     KLModesWarning,
     NoDensity,
@@ -65,6 +66,11 @@ class DivergenceLoss(ELBO):
     ) -> None:
         _check_count("num_particles", num_particles)
         _check_count("num_outer", num_outer)
+        if max_plate_nesting is not None and not _is_count(max_plate_nesting, least=0):
+            raise InvalidArgument(
+                f"max_plate_nesting={max_plate_nesting!r} must be a non-negative integer, or None "
+                "to find it out."
+            )
         if num_particles < objective.min_particles:
             raise InvalidArgument(
                 f"num_particles={num_particles}: {type(self).__name__} needs at least "
@@ -159,9 +165,7 @@ class DivergenceLoss(ELBO):
         )
         return self._estimator(layout).loss(self.objective, draws), draws
 
-    def _with_layout(
-        self, pair: Pair, draw: Callable[[Layout], Draws]
-    ) -> tuple[Draws, Layout]:
+    def _with_layout(self, pair: Pair, draw: Callable[[Layout], Draws]) -> tuple[Draws, Layout]:
         """Draw with the layout of an earlier call, or with a new one where that does not fit."""
         layout = self._layouts.get(pair.model, pair.guide)
         if layout is not None:
@@ -210,6 +214,11 @@ class DivergenceLoss(ELBO):
         """Where draws are cut, after refusing guides that the estimator cannot serve."""
         estimator = self._estimator(layout)
         cut = estimator.cut(self.objective, layout)
+        if self.num_particles < estimator.min_particles:
+            raise IncompatibleEstimator(
+                f"num_particles={self.num_particles}: {estimator!r} needs at least "
+                f"{estimator.min_particles}, because the gradient of fewer is zero in expectation."
+            )
         if estimator.needs_density:
             if layout.unscored == "":
                 layout.unscored = why_unscored(pair)
@@ -244,6 +253,10 @@ def _about_zero_weights(draws: Draws) -> str:
     )
 
 
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not _is_count(value, least=1):
         raise InvalidArgument(f"{name}={value!r} must be a positive integer.")

@@ -20,22 +20,26 @@ class CUBO(DivergenceLoss):
 
     The strongest mass-covering objective: q must be wide wherever p is. In Li and Turner's
     convention alpha = 1 - n. **A finite-K value is not a bound**: the logarithm biases it down,
-    the more the heavier the weights, and K = 1 is the ELBO. Start from a wide guide, use many
-    particles, and read k-hat: with a guide that misses a mode the draws do not show it.
-    The model's own parameters follow the importance-weighted bound.
+    the more the heavier the weights, and its own minimum is a guide that has collapsed onto a
+    point. The default estimator therefore holds the draws fixed and follows the exact bound,
+    :math:`-\frac{n-1}{n} \sum_k \bar w_k^{(n)} \nabla \log q(z_k)` with normalised powers of the
+    weights; ``pathwise``, ``doubly`` and ``score`` follow the estimate and want many particles and
+    a wide start. Read k-hat: the draws of a guide that misses a mode do not show it. The model's
+    own parameters follow the importance-weighted bound.
 
     Args:
         order: n > 1; 2 is the chi-square divergence.
         num_particles: K, at least 2.
         num_outer: M, independent estimates that are averaged.
-        estimator: one of ``pyro_klmodes.estimators``.
+        estimator: one of ``pyro_klmodes.estimators``; ``auto`` is ``fixed``.
         max_plate_nesting: depth of the deepest plate, found by itself if None.
         vectorize_particles: whether particles share one run.
 
     Raises:
         InvalidArgument: if ``order`` is not a number above 1, or K below 2.
 
-    Source: Dieng, Tran, Ranganath, Paisley and Blei (2017).
+    Source: Dieng, Tran, Ranganath, Paisley and Blei (2017); Midgley et al. (2023) for the weighted
+    likelihood.
 
     Example:
         >>> CUBO(order=2).objective

@@ -21,8 +21,10 @@ class FDivergence(DivergenceLoss):
     the named functions are in ``pyro_klmodes.objectives.f_functions`` (forward and reverse KL,
     chi-square, Hellinger, Jensen-Shannon, alpha, total variation). Where the weights collapse onto
     one draw the normalised estimate saturates and its gradient vanishes: start from a wide guide.
-    With ``log_evidence`` the ratios are exact and nothing saturates. The model's own parameters
-    follow the importance-weighted bound.
+    With ``log_evidence`` the ratios are exact and nothing saturates. ``estimators.fixed`` follows
+    the divergence itself instead of the estimate, by weighted likelihood with weights
+    ``r f'(r) - f(r) + f(0)``, where f is finite at ratio 0; it does not saturate either. The
+    model's own parameters follow the importance-weighted bound.
 
     Args:
         f: elementwise function of the log-ratio.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pyro_klmodes import objectives
+from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.estimators import Auto, Estimator, auto
 from pyro_klmodes.losses.base import DivergenceLoss
 
@@ -28,7 +29,7 @@ class Thermodynamic(DivergenceLoss):
         num_outer: M, independent estimates that are averaged.
         bound: "left" is raised, "right" is lowered (the model's own parameters then follow the
             importance-weighted bound).
-        estimator: one of ``pyro_klmodes.estimators``.
+        estimator: one of ``pyro_klmodes.estimators``; ``auto`` is ``fixed`` for the right sum.
         max_plate_nesting: depth of the deepest plate, found by itself if None.
         vectorize_particles: whether particles share one run.
 
@@ -53,6 +54,8 @@ class Thermodynamic(DivergenceLoss):
         max_plate_nesting: int | None = None,
         vectorize_particles: bool = True,
     ) -> None:
+        if isinstance(partition, bool):
+            raise InvalidArgument(f"partition={partition} must be nodes, or how many intervals.")
         if isinstance(partition, int):
             nodes = tuple(j / partition for j in range(partition + 1)) if partition > 0 else ()
         else:

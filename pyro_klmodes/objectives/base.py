@@ -16,6 +16,9 @@ three (whole = path + wake, draw by draw):
     PATH     c P              c P                  L S
     WAKE     -c S             -h P                 -c S
 
+A fourth form holds for the divergence itself and not for its K-sample estimate: weighted maximum
+likelihood, ``-u S`` with ``wake_credit`` u (``u = c`` for the wake part).
+
 The columns of a row have the same expectation, by the two identities
 ``E[g S_k] = E[dg/dlog w_k P_k]`` and ``E[c P_k] = E[L S_k]``. Estimators use these columns;
 an objective only says which row it is in.
@@ -29,6 +32,8 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from pyro_klmodes.errors import IncompatibleEstimator
 
 __all__ = ["Objective", "Part"]
 
@@ -110,6 +115,23 @@ class Objective(ABC):
             rows = rows.reshape(K, K, *[1] * (x.dim() - 1)).expand(K, *x.shape)
             (jacobian,) = torch.autograd.grad(c, x, grad_outputs=rows, is_grads_batched=True)
         return jacobian.diagonal(dim1=0, dim2=1).movedim(-1, 0).detach()
+
+    @property
+    def has_wake(self) -> bool:
+        """Whether ``wake_credit`` exists."""
+        return False
+
+    def wake_credit(
+        self,
+        log_w: Tensor,  # (K, *local)
+    ) -> Tensor:  # (K, *local)
+        """Weights u_k with which ``-sum_k u_k S_k`` becomes the gradient as K grows.
+
+        Maximum likelihood of the guide on weighted draws, held constant. Unlike the gradient of
+        the K-sample estimate it is biased at finite K, but it cannot exploit the estimate: where
+        that is biased down and lowered, its own minimum is a guide that sees nothing.
+        """
+        raise IncompatibleEstimator(f"{type(self).__name__} has no gradient at constant draws.")
 
     def for_model(self) -> Objective:
         """What the model's own parameters minimise.

@@ -78,13 +78,42 @@ class FDivergence(Objective):
         log_w: Tensor,  # (K, *local)
     ) -> Tensor:  # (*local)
         """Mean of f over the (self-normalised) ratios."""
+        log_ratio, dead = self._log_ratio(log_w)
+        return self.f(log_ratio).mean(0).masked_fill(dead, float("inf"))
+
+    def _log_ratio(self, log_w: Tensor) -> tuple[Tensor, Tensor]:  # (K, *local), (*local)
+        """Log-ratios, and the cells in which every weight is zero: there is no ratio."""
         if self.log_evidence is not None:
-            return self.f(log_w - self.log_evidence).mean(0)
+            return log_w - self.log_evidence, torch.zeros_like(log_w[0], dtype=torch.bool)
         log_z = log_mean_exp(log_w)
-        # Where every weight is zero there is no ratio: an infinite value without a gradient.
         dead = torch.isneginf(log_z)
-        t = torch.where(dead, torch.zeros_like(log_w), log_w - log_z)
-        return self.f(t).mean(0).masked_fill(dead, float("inf"))
+        return torch.where(dead, torch.zeros_like(log_w), log_w - log_z), dead
+
+    @property
+    def has_wake(self) -> bool:
+        """Where f is finite at ratio zero, so that the divergence covers rather than seeks."""
+        return bool(torch.isfinite(self._at_zero))
+
+    def wake_credit(
+        self,
+        log_w: Tensor,  # (K, *local)
+    ) -> Tensor:  # (K, *local)
+        """``(r f'(r) - f(r) + f(0)) / K``, at least zero and zero for a draw of weight zero."""
+        if not self.has_wake:
+            return super().wake_credit(log_w)
+        with torch.enable_grad():
+            t = self._log_ratio(log_w.detach())[0].requires_grad_()
+            value = self.f(t)
+            (slope,) = torch.autograd.grad(value.sum(), t)
+        credit = slope - value.detach() + self._at_zero.to(value)
+        return torch.where(torch.isneginf(t.detach()), 0.0, credit) / log_w.shape[0]
+
+    @property
+    def _at_zero(self) -> Tensor:
+        """The limit of f at ratio zero; whatever is as large as a logarithm there is infinite."""
+        far, farther = self.f(torch.tensor([-600.0, -700.0], dtype=torch.float64)).unbind()
+        converged = (far - farther).abs() < 1e-6
+        return torch.where(converged, farther, torch.full_like(farther, float("inf")))
 
     def curvature(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -106,4 +107,8 @@ def alpha_divergence(alpha: float) -> FFunction:
     if alpha == 1.0:
         return reverse_kl
     factor = 1.0 / (alpha * (alpha - 1.0))
-    return FFunction(f"alpha_{alpha}", lambda t: factor * torch.expm1((1.0 - alpha) * t))
+    return FFunction(f"alpha_{alpha}", partial(_power, factor, 1.0 - alpha))
+
+
+def _power(factor: float, order: float, t: Tensor) -> Tensor:
+    return factor * torch.expm1(order * t)

@@ -101,6 +101,27 @@ class PowerMean(Objective):
         empty = power_mean(log_w, order) == -math.inf
         return self_normalise(order * log_w).masked_fill(empty, 0.0)
 
+    @property
+    def has_wake(self) -> bool:
+        """Where the weighted likelihood has positive weights: CUBO, and Renyi between 0 and 1."""
+        return self._likelihood_share > 0.0
+
+    def wake_credit(
+        self,
+        log_w: Tensor,  # (K, *local)
+    ) -> Tensor:  # (K, *local)
+        """``(1 - 1/n) v`` for CUBO, ``alpha / (1 - alpha) v`` for Renyi, v normalised powers."""
+        if not self.has_wake:
+            return super().wake_credit(log_w)
+        return self._likelihood_share * self._normalised_powers(log_w)
+
+    @property
+    def _likelihood_share(self) -> float:
+        """Factor of the weighted likelihood in the gradient of ``sign * L_alpha``."""
+        if math.isinf(self.alpha) or self.alpha == 1.0:
+            return 0.0
+        return -self.sign * self.alpha / (1.0 - self.alpha)
+
     def for_model(self) -> Objective:
         """A bound that is raised serves the model too; one that is lowered would unfit it."""
         return self if self.sign < 0 else super().for_model()

@@ -84,6 +84,27 @@ class Thermodynamic(Objective):
             total = total + (high - low) * expectation
         return self.shift * total
 
+    @property
+    def has_wake(self) -> bool:
+        """The right sum's: a mixture of weighted likelihoods."""
+        return self.bound == "right"
+
+    def wake_credit(
+        self,
+        log_w: Tensor,  # (K, *local)
+    ) -> Tensor:  # (K, *local)
+        """``sum_j (b_j - b_{j-1}) v_j (1 - (1 - b_j)(log w - E_j log w))``, weights v_j at b_j."""
+        if not self.has_wake:
+            return super().wake_credit(log_w)
+        log_w = log_w.detach()
+        total = torch.zeros_like(log_w)
+        for low, high in pairwise(self.partition):
+            v = self_normalise(high * log_w)
+            seen = torch.where(v > 0, log_w, torch.zeros_like(log_w))
+            deviation = seen - (v * seen).sum(0)
+            total = total + (high - low) * v * (1.0 - (1.0 - high) * deviation)
+        return total
+
     def for_model(self) -> Objective:
         """The left sum is a bound that the model can raise."""
         return self if self.bound == "left" else super().for_model()

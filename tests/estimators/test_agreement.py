@@ -139,7 +139,8 @@ def exact_discrete_gradient(objective):
 @pytest.mark.parametrize("name", LOSSES)
 def test_discrete_guide_against_enumeration(name):
     discrete_guide()
-    loss = LOSSES[name](num_outer=200)
+    chosen = estimators.score if name == "cubo" else estimators.auto
+    loss = LOSSES[name](num_outer=200, estimator=chosen)
     samples = gradient_samples(loss, discrete_model, discrete_guide, repetitions=200, seed=1)
     exact = exact_discrete_gradient(loss.objective)
     assert exact.abs() > 1e-3
@@ -160,12 +161,18 @@ def test_leave_one_out_baselines_reduce_the_variance():
     with_baseline = gradient_samples(
         ReverseKL(10), discrete_model, discrete_guide, repetitions=300, seed=1
     )
-    without = torch.cat(
-        [
-            gradient_samples(ReverseKL(1), discrete_model, discrete_guide, repetitions=300, seed=s)
-            for s in range(10)
-        ]
-    ).reshape(10, 300, 1).mean(0)
+    without = (
+        torch.cat(
+            [
+                gradient_samples(
+                    ReverseKL(1), discrete_model, discrete_guide, repetitions=300, seed=s
+                )
+                for s in range(10)
+            ]
+        )
+        .reshape(10, 300, 1)
+        .mean(0)
+    )
     assert with_baseline.var() < 0.5 * without.var()
 
 
@@ -212,7 +219,7 @@ def exact_mixed_gradient(objective):
 
 
 @pytest.mark.parametrize("name", ["iwae", "renyi", "cubo", "jensen_shannon", "thermodynamic"])
-@pytest.mark.parametrize("estimator", [estimators.auto, estimators.score])
+@pytest.mark.parametrize("estimator", [estimators.mixed, estimators.score])
 def test_mixed_guide_against_enumeration_and_quadrature(name, estimator):
     makers = {
         "iwae": lambda **kw: IWAE(2, **kw),
@@ -257,13 +264,13 @@ def test_path_only_gradient_vanishes_at_the_posterior(name):
 
 @pytest.mark.parametrize("name", ["iwae", "renyi"])
 def test_doubly_reparameterised_gradients_vary_less(name):
-    """The claim of DReG, on a Gaussian pair near its posterior; a variance ratio over parameters."""
+    """The claim of DReG, on a Gaussian pair near its posterior; variances are summed."""
     problem, guide = posterior_as_a_guide()
     guide.loc = torch.nn.Parameter(torch.tensor([0.3, 0.1]))
     variances = [
-        gradient_samples(
-            LOSSES[name](estimator=e), problem.model, guide, repetitions=400, seed=2
-        ).var(0).sum()
+        gradient_samples(LOSSES[name](estimator=e), problem.model, guide, repetitions=400, seed=2)
+        .var(0)
+        .sum()
         for e in (estimators.doubly, estimators.pathwise)
     ]
     assert variances[0] < 0.7 * variances[1]

@@ -1,4 +1,4 @@
-"""All particles in one run or one after the other: the same objective, and one warning if forced."""
+"""All particles in one run or one after the other: the same objective, one warning if forced."""
 
 import math
 import warnings
