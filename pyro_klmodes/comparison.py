@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from pyro.infer import Predictive
+from pyro.optim import ClippedAdam, PyroOptim
 from torch import Tensor
 
 from pyro_klmodes import inference_data
@@ -20,6 +21,8 @@ from pyro_klmodes.model_spec import Moments, Target
 from pyro_klmodes.reliability import WeightSummary, summarise_weights
 
 __all__ = ["Failed", "Fitted", "Outcome", "compare"]
+
+LEARNING_RATE, FINAL_SHARE = 0.2, 0.01
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ def compare(
     ``ValueError``, ``ArithmeticError``, ``RuntimeError``) is yielded as `Failed` and the rest goes
     on. Any other exception is a programming mistake and is raised.
 
+    The optimiser is Adam with a learning rate that falls from 0.2 to 0.002 over the steps.
+
     Args:
         target: The model and what is known about it.
         losses: By name, a function that makes the loss. Each fit gets a loss of its own.
@@ -97,6 +102,7 @@ def compare(
                         build_loss(),
                         *target.args,
                         steps=steps,
+                        optim=_decaying_adam(steps),
                         seed=seed,
                         progress=progress,
                         **target.kwargs,
@@ -109,6 +115,11 @@ def compare(
                 message = f"{type(error).__name__}: {_one_line(error)}"
                 outcome = Failed(guide_name, loss_name, message)
             yield outcome
+
+
+def _decaying_adam(steps: int) -> PyroOptim:
+    """Large steps to get there, small ones to settle; the same for every loss."""
+    return ClippedAdam({"lr": LEARNING_RATE, "lrd": FINAL_SHARE ** (1 / steps)})
 
 
 def _summarise(target: Target, guide: str, loss: str, result: FitResult, num_draws: int) -> Fitted:

@@ -161,7 +161,11 @@ def highest_density_intervals(
 
 def density_curve(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (S,) -> (G,), (G,)
     """A kernel estimate of the density of one real variable: a grid and the density on it."""
-    return az.kde(draws)
+    # Standardised in double precision: bins of a narrow float32 sample would be narrower than its
+    # resolution.
+    mean, sd = draws.mean(dtype=np.float64), draws.std(dtype=np.float64)
+    grid, density = az.kde((draws.astype(np.float64) - mean) / sd)
+    return mean + sd * grid, density / sd
 
 
 def _own_dimensions(site: str, count: int) -> tuple[str, ...]:

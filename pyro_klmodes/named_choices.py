@@ -29,9 +29,13 @@ from pyro_klmodes.objectives import f_functions
 
 __all__ = ["guides_named", "known_guides", "known_losses", "losses_named"]
 
-# Enough particles that the self-normalised weights of a forward divergence mean something; the
-# reverse KL needs none of that and gets fewer.
-FEW, MANY = 8, 32
+# Self-normalised weights of a forward divergence mean something with many particles only: with few,
+# most of the weight is on one of them and the fit collapses onto it. The others need no more than
+# an average.
+FEW, MANY = 8, 128
+# Pyro starts its guides at a scale of 0.1. From there hardly a draw reaches another mode or a tail,
+# and a forward divergence, which learns from draws that do, settles on what is near.
+INITIAL_SCALE = 1.0
 TEMPERATURES = 8  # steps from prior-like to posterior weights in the thermodynamic bound
 RENYI = "renyi_"
 # Base classes, and a list that is filled by hand.
@@ -61,9 +65,12 @@ def known_losses() -> dict[str, Callable[[], Any]]:
 
 
 def known_guides() -> dict[str, Callable[[Callable[..., Any]], Any]]:
-    """Every autoguide of Pyro that can be built from a model alone, by name."""
+    """Every autoguide of Pyro that can be built from a model alone, by name.
+
+    Guides with an ``init_scale`` start at a scale of 1 in the unconstrained space.
+    """
     return {
-        name: guide
+        name: _wide(guide)
         for name, guide in vars(autoguide).items()
         if inspect.isclass(guide) and name.startswith("Auto") and _needs_a_model_only(guide)
     }
@@ -117,6 +124,12 @@ def _renyi(name: str) -> Callable[[], Any]:
     if not math.isfinite(alpha):
         raise InvalidArgument(f"{name!r}: after {RENYI!r} comes a number alpha, as in renyi_0.5")
     return partial(Renyi, alpha=alpha, num_particles=MANY)
+
+
+def _wide(guide: type) -> Callable[[Callable[..., Any]], Any]:
+    if "init_scale" in inspect.signature(guide).parameters:
+        return partial(guide, init_scale=INITIAL_SCALE)
+    return guide
 
 
 def _needs_a_model_only(guide: type) -> bool:

@@ -34,6 +34,8 @@ WIDE, NARROW = 0.94, 0.5
 MOST_FOREST_ROWS = 40
 MOST_DENSITY_PANELS = 12
 DENSITY_COLUMNS = 3
+# A curve this much narrower than its panel is drawn as a line.
+SPIKE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,10 @@ def density_plot(fits: Sequence[Fitted], reference: Mapping[str, Moments]) -> by
         if all(column.min() >= 0.0 for column in columns_of_draws):
             low = max(low, 0.0)  # a positive parameter; the band around its mean need not be
         for look, column in zip(looks, columns_of_draws, strict=True):
-            if np.ptp(column) == 0.0:
-                continue  # a point mass has no density
+            if column.std() < SPIKE * (high - low):
+                # Its density would squash all others, and a point mass has none.
+                panel.axvline(column.mean(), color=look.colour, linestyle=look.line, lw=1.6)
+                continue
             grid, density = inference_data.density_curve(column)
             panel.plot(grid, density, color=look.colour, linestyle=look.line, lw=1.6)
         panel.set_xlim(low, high)

@@ -14,7 +14,9 @@ __all__ = ["WeightSummary", "summarise_weights", "verdict"]
 # Short of the exact evidence: by more than chance, and by more than 5 % of the posterior's mass.
 SHORT_IN_ERRORS, SHORT_IN_NATS = 4.0, 0.05
 # Shares of the draws that are effective.
-CONSTANT, MANY_EFFECTIVE = 0.999, 0.1
+CONSTANT, MANY_EFFECTIVE, VERY_FEW_EFFECTIVE = 0.999, 0.1, 0.01
+# Effective draws with which the standard error of the log evidence is about a tenth.
+ENOUGH_EFFECTIVE = 100.0
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,16 @@ def verdict(weights: WeightSummary, exact_log_evidence: float | None) -> tuple[s
     """In a word and in a sentence: can the fit be believed?
 
     Pareto k-hat decides: at most its limit for this number of draws, min(1 - 1/log10 S, 0.7) of
-    Vehtari et al. (2024), is "reliable", up to 1 is "doubtful", and beyond is "far off". Two things
-    it cannot tell apart are told apart here:
+    Vehtari et al. (2024), is "reliable" if at least 100 draws (or a tenth of them) are effective;
+    up to 1 is "doubtful"; beyond, or with less than a hundredth of the draws effective, it is "far
+    off". Where at least a tenth of the draws are effective, two cases in which k-hat misleads are
+    told apart:
 
-    * A guide that leaves out a mode has perfect weights where it draws. Where the exact evidence
-      is known, an estimate that falls short of it is "misses mass".
+    * A guide that leaves out a mode fits well where it draws. Where the exact evidence is known,
+      an estimate that falls short of it is "misses mass".
     * Weights that come in lumps, as those of one wide normal over two modes, have no Pareto tail
-      and a k-hat far above 1 although they are bounded. With an effective sample size of a tenth of
-      the draws or more, this is "doubtful", and "reliable" if the exact evidence is met.
+      and can have a k-hat above 1 although they are bounded. This is "doubtful", and "reliable"
+      where the exact evidence is met.
 
     Args:
         weights: The summary of a fit's log-weights.
@@ -105,22 +109,21 @@ def verdict(weights: WeightSummary, exact_log_evidence: float | None) -> tuple[s
         ('reliable', 'misses mass')
     """
     share = weights.effective_draws / weights.num_draws
-    error = weights.log_evidence_error
-    short = None
-    if exact_log_evidence is not None and weights.log_evidence is not None:
-        short = exact_log_evidence - weights.log_evidence
-
+    # With few effective draws a small k-hat is chance: the tail it is fitted to has not been seen.
+    enough = weights.effective_draws >= min(ENOUGH_EFFECTIVE, MANY_EFFECTIVE * weights.num_draws)
     # Constant weights have no tail to fit: k-hat is infinite although nothing could be better.
-    if weights.k_hat <= weights.k_hat_limit or share > CONSTANT:
-        if short is not None and short > max(SHORT_IN_NATS, SHORT_IN_ERRORS * (error or 0.0)):
-            return "misses mass", (
-                "The guide fits where it draws, but the evidence falls short of the exact value: "
-                f"about {-math.expm1(-short):.0%} of the posterior's mass is never reached. "
-                "Pareto k-hat cannot see that."
-            )
+    tail_is_light = (weights.k_hat <= weights.k_hat_limit and enough) or share > CONSTANT
+    short = _shortfall(weights, exact_log_evidence)
+
+    if short is not None and short > 0 and (tail_is_light or share > MANY_EFFECTIVE):
+        return "misses mass", (
+            "The guide fits where it draws, but the evidence falls short of the exact value: about "
+            f"{-math.expm1(-short):.0%} of the posterior's mass is hardly ever reached."
+        )
+    if tail_is_light:
         return "reliable", "The weights are well behaved: draws can be reweighted to the posterior."
     if share > MANY_EFFECTIVE:
-        if short is not None and abs(short) < max(SHORT_IN_NATS, SHORT_IN_ERRORS * (error or 0.0)):
+        if short == 0:
             return "reliable", (
                 f"{share:.0%} of the draws are effective and the exact evidence is met; k-hat is "
                 "large because the weights come in lumps, not because of a heavy tail."
@@ -129,7 +132,7 @@ def verdict(weights: WeightSummary, exact_log_evidence: float | None) -> tuple[s
             f"{share:.0%} of the draws are effective, yet k-hat warns: either the weights come in "
             "lumps, as with several modes, or rare large ones are still unseen. Take more draws."
         )
-    if weights.k_hat < 1.0:
+    if weights.k_hat < 1.0 and share >= VERY_FEW_EFFECTIVE:
         return "doubtful", (
             "The weights vary too much for this number of draws, so the evidence estimate and "
             "its standard error are not to be relied on. Try a richer guide or more steps."
@@ -138,3 +141,12 @@ def verdict(weights: WeightSummary, exact_log_evidence: float | None) -> tuple[s
         "A few draws carry most of the weight: the guide is far from the posterior and the "
         "evidence estimate means nothing."
     )
+
+
+def _shortfall(weights: WeightSummary, exact_log_evidence: float | None) -> float | None:
+    """Exact minus estimated log evidence, 0 where chance explains it, None if unknown."""
+    if exact_log_evidence is None or weights.log_evidence is None:
+        return None
+    short = exact_log_evidence - weights.log_evidence
+    error = weights.log_evidence_error or 0.0
+    return 0.0 if abs(short) <= max(SHORT_IN_NATS, SHORT_IN_ERRORS * error) else short

@@ -118,7 +118,8 @@ def _figures(fits: Sequence[Fitted], target: Target) -> Iterator[Figure]:
         title="Training",
         reading=(
             "Running median of the loss during training, each kind of loss on its own scale; a "
-            "curve that still falls at the right edge needs more steps."
+            "curve that is not level at the right edge needs more steps, and a forward loss may "
+            "rise towards its level, because its weights come from the guide that is fitted."
         ),
         alt=f"Loss against step for {labels}.",
         png=plots.training_plot(fits),

@@ -148,6 +148,15 @@ def test_density_of_a_normal_sample():
     assert np.trapezoid(density, grid) == pytest.approx(1.0, abs=0.01)
 
 
+def test_density_of_a_sample_narrower_than_float32_can_resolve():
+    draws = np.float32(1.0) + np.arange(-3, 4).repeat(100).astype(np.float32) * np.float32(2**-23)
+
+    grid, density = inference_data.density_curve(draws)
+
+    assert np.abs(grid - 1.0).max() < 1e-5
+    assert np.trapezoid(density, grid) == pytest.approx(1.0, abs=0.05)
+
+
 def test_draws_come_back_site_by_site():
     values = drawn(6)
     data = inference_data.from_draws(values, torch.zeros(6), torch.zeros(6))

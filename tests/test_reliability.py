@@ -57,13 +57,24 @@ def test_terms_without_latent_values_belong_to_the_evidence():
 
 @pytest.mark.parametrize(
     ("k_hat", "word"),
-    [(0.69, "reliable"), (0.71, "doubtful"), (1.2, "far off"), (math.inf, "far off")],
+    [(0.69, "doubtful"), (0.71, "doubtful"), (1.2, "far off"), (math.inf, "far off")],
 )
-def test_verdict_by_k_hat(k_hat, word):
-    few = dataclasses.replace(GOOD, k_hat=k_hat, effective_draws=30.0)
+def test_verdict_by_k_hat_where_few_draws_are_effective(k_hat, word):
+    few = dataclasses.replace(GOOD, k_hat=k_hat, effective_draws=60.0)
 
     assert verdict(few, None)[0] == word
     assert verdict(few, GOOD.log_evidence)[0] == word
+
+
+@pytest.mark.parametrize(("k_hat", "word"), [(0.69, "reliable"), (0.71, "doubtful")])
+def test_verdict_by_k_hat_where_a_hundred_draws_are_effective(k_hat, word):
+    some = dataclasses.replace(GOOD, k_hat=k_hat, effective_draws=101.0)
+
+    assert verdict(some, None)[0] == word
+
+
+def test_a_hundredth_of_the_draws_has_to_be_effective_whatever_k_hat_says():
+    assert verdict(dataclasses.replace(GOOD, effective_draws=39.0), None)[0] == "far off"
 
 
 def test_k_hat_that_is_not_a_number_is_never_reliable():
@@ -82,7 +93,8 @@ def test_bounded_weights_in_two_lumps_are_not_far_off_whatever_k_hat_says():
     assert weights.log_evidence == pytest.approx(exact, abs=1e-12)
     assert verdict(weights, exact)[0] == "reliable"
     assert verdict(weights, None)[0] == "doubtful"
-    assert verdict(weights, exact + 0.5)[0] == "doubtful"
+    assert verdict(weights, exact + 0.5)[0] == "misses mass"
+    assert verdict(weights, exact - 0.5)[0] == "doubtful"
 
 
 def test_constant_weights_are_reliable_although_they_have_no_tail():
@@ -93,12 +105,16 @@ def test_constant_weights_are_reliable_although_they_have_no_tail():
 
 def test_missing_mass_is_named_by_its_size():
     # A guide that is exact on half of the posterior: its weights are perfect, half the evidence.
-    word, sentence = verdict(GOOD, -1.0 + math.log(2.0))
+    # One draw near the other half, and k-hat rises; few effective draws would say nothing.
+    exact = GOOD.log_evidence + math.log(2.0)
+    strayed = dataclasses.replace(GOOD, k_hat=1.1)
+    scarce = dataclasses.replace(strayed, effective_draws=30.0)
 
-    assert word == "misses mass"
-    assert "50%" in sentence
+    assert verdict(GOOD, exact)[0] == verdict(strayed, exact)[0] == "misses mass"
+    assert "50%" in verdict(GOOD, exact)[1]
+    assert verdict(scarce, exact)[0] == "far off"
 
 
-@pytest.mark.parametrize("exact", [-1.0, -0.96, -1.2])
+@pytest.mark.parametrize("exact", [-1.0, -0.96, -1.04])
 def test_evidence_that_is_right_within_its_error_misses_nothing(exact):
     assert verdict(GOOD, exact)[0] == "reliable"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -144,6 +145,15 @@ def test_a_model_with_discrete_sites_only_has_no_density_figure(tmp_path, target
 
     assert len(page.all("img")) == 2
     assert not (tmp_path / "density.png").exists()
+
+
+def test_a_collapsed_fit_does_not_spoil_the_figures(tmp_path, target):
+    collapsed = {"mu": 2.0 + 1e-8 * torch.randn(200), "theta": torch.zeros(200, 2)}
+    data = inference_data.from_draws(collapsed, torch.zeros(200), torch.zeros(200))
+
+    page = page_of(tmp_path, target, [fitted(), replace(fitted(loss="cubo"), data=data)])
+
+    assert len(page.all("img")) == 3
 
 
 def test_the_csv_has_a_row_per_fit_and_parameter(tmp_path, target):

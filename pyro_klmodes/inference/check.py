@@ -106,10 +106,13 @@ def check(
             guide and model do not share, an estimator that does not fit, a guide without density.
 
     Example:
-        >>> import torch, pyro, pyro.distributions as dist
+        >>> import contextlib, io, pyro, pyro.distributions as dist
         >>> def model():
         ...     pyro.sample("z", dist.Normal(0.0, 1.0))
-        >>> report = check(model, model, loss=ReverseKL())    # doctest: +SKIP
+        >>> with contextlib.redirect_stdout(io.StringIO()):
+        ...     report = check(model, model, loss=ReverseKL())
+        >>> report.estimator, report.granularity, report.problems
+        ('mixed', (), ())
     """
     if loss is not None and not isinstance(loss, DivergenceLoss):
         raise InvalidArgument(f"loss={loss!r} is not one of this package's losses.")
@@ -130,14 +133,15 @@ def examine(
     pair = Pair(model, guide, args, kwargs)
     asked = ReverseKL() if loss is None else loss
     problems: list[str] = []
+    held = _held_by_others(guide)
     layout, estimator = asked.resolve(model, guide, *args, **kwargs)
     with poutine.block():
-        traces = run(pair, particles=Single(), enumerated=bool(layout.enumerated))
+        traces = run(pair, particles=Single(layout.nesting), enumerated=bool(layout.enumerated))
     unscored = why_unscored(pair)
     if unscored is not None:
         problems.append(f"forward KL, doubly and score estimators cannot be used: {unscored}")
     problems += _scale_problems(traces, asked)
-    problems += _shared_parameters(guide)
+    problems += _shared_parameters(guide, held)
     granularity = _granularity(asked, pair, problems)
     if granularity == () and not asked.objective.linear:
         problems += _joint_weight(traces)
@@ -217,23 +221,31 @@ def _scale_problems(traces: Traces, loss: DivergenceLoss) -> list[str]:
     ]
 
 
-def _shared_parameters(guide: Callable[..., Any]) -> list[str]:
-    """Two guides of one class share parameters by name through the global param store."""
+def _held_by_others(guide: Callable[..., Any]) -> set[int]:
+    """Identities of the parameters in the param store that are not (yet) those of a guide."""
+    bare = poutine.unwrap(guide)
+    own = {id(p) for p in bare.parameters()} if isinstance(bare, pyro.nn.PyroModule) else set()
+    return {id(p) for p in pyro.get_param_store()._params.values()} - own
+
+
+def _shared_parameters(guide: Callable[..., Any], held: set[int]) -> list[str]:
+    """Two guides of one class share parameters by name through the global param store.
+
+    A module takes over what the store holds under its names as soon as it runs, so that only the
+    comparison with the state before tells.
+    """
     bare = poutine.unwrap(guide)
     if not isinstance(bare, pyro.nn.PyroModule):
         return []
-    store = pyro.get_param_store()
-    own = {id(p) for p in bare.parameters()}
-    prefix = f"{bare._pyro_name}." if bare._pyro_name else ""
-    for name, _ in bare.named_parameters():
-        key = prefix + name.removesuffix("_unconstrained")
-        if key in store and id(store._params[key]) not in own:
-            return [
-                f"parameter '{key}' is shared through the param store with another module of the "
-                "same name, so training one moves the other. Call pyro.clear_param_store() before, "
-                "use fit(), or pyro.settings.set(module_local_params=True)."
-            ]
-    return []
+    shared = [p for p in bare.parameters() if id(p) in held]
+    if not shared:
+        return []
+    name = pyro.get_param_store().param_name(shared[0])
+    return [
+        f"parameter '{name}' is shared through the param store with another module of the "
+        "same name, so training one moves the other. Call pyro.clear_param_store() before, "
+        "use fit(), or pyro.settings.set(module_local_params=True)."
+    ]
 
 
 def _joint_weight(traces: Traces) -> list[str]:

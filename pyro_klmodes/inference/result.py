@@ -24,7 +24,8 @@ class FittedGuide:
     """A guide bound to its fitted parameters, wherever the param store has gone since.
 
     Callable like the guide; attributes (``median``, ``quantiles``) are those of the guide, and
-    methods run with the fitted parameters.
+    methods run with the fitted parameters. A guide that is a module is not copied: training that
+    module on moves this guide too (``FitResult.params`` stays); fit a fresh one, or a deep copy.
     """
 
     def __init__(self, guide: Callable[..., Any], state: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -100,7 +101,9 @@ class Thermodynamic(Objective):
         total = torch.zeros_like(log_w)
         for low, high in pairwise(self.partition):
             v = self_normalise(high * log_w)
-            seen = torch.where(v > 0, log_w, torch.zeros_like(log_w))
+            # a cell without any weight has uniform v, and no direction
+            known = (v > 0) & (log_w > -math.inf)
+            seen = torch.where(known, log_w, torch.zeros_like(log_w))
             deviation = seen - (v * seen).sum(0)
             total = total + (high - low) * v * (1.0 - (1.0 - high) * deviation)
         return total

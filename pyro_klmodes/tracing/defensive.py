@@ -49,6 +49,8 @@ def sample_defensively(
     with torch.no_grad():
         own = sample(pair, layout, count, Cut.DRAWS)
         prior = _prior_sites(pair, shape, own)
+        if not prior:  # nothing to draw, from either of them
+            return sample(pair, layout, particles, Cut.DRAWS, outer=outer)
         coins = torch.rand_like(own.log_p) < share
         mixed = {
             n: torch.where(_coins_of(site, coins, own), values_of(site), own.values[n])

@@ -272,9 +272,10 @@ def test_a_minibatch_inside_of_a_sum_is_refused_without_further_noise(loss):
         with pyro.plate("data", 4, subsample_size=2):
             pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
 
-    with warnings.catch_warnings(), pytest.raises(UnsupportedStructure, match="plate 'data' .*'x'"):
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
-        loss.loss(model, guide)
+        with pytest.raises(UnsupportedStructure, match=r"plate 'data' .*'x'"):
+            loss.loss(model, guide)
 
 
 def test_scales_that_differ_inside_of_a_sum_are_refused():
@@ -295,3 +296,20 @@ def test_sequential_enumeration_is_refused_with_the_way_out():
 
     with pytest.raises(ValueError, match=r"'c' is latent.*'enumerate': 'parallel'"):
         IWAE(2).loss(model, lambda: None)
+
+
+def test_marks_that_appear_later_are_noticed():
+    """A loss that has seen the model with ``c`` in the guide, or observed, must look again."""
+
+    def model(c):
+        c = pyro.sample("c", dist.Categorical(P), infer=PARALLEL, obs=c)
+        pyro.sample("x", dist.Normal(LOCS[c], 1.0), obs=X[0])
+
+    def guide(c):
+        """Nothing to draw."""
+
+    loss = IWAE(2)
+    joint = P.log() + normal(LOCS, X[0])
+    assert loss.loss(model, guide, torch.tensor(1)) == pytest.approx(-float(joint[1]))
+    assert loss.loss(model, guide, None) == pytest.approx(-float(torch.logsumexp(joint, 0)))
+    assert loss.loss(model, guide, torch.tensor(0)) == pytest.approx(-float(joint[0]))

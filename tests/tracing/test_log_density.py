@@ -9,7 +9,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.contrib.easyguide import EasyGuide
-from pyro.distributions import transforms as T
+from pyro.distributions import transforms
 from pyro.infer.autoguide import (
     AutoDiagonalNormal,
     AutoGuideList,
@@ -39,7 +39,9 @@ def every_support():
 
 
 def flow(transform, **kwargs):
-    return lambda model: AutoNormalizingFlow(model, partial(T.iterated, 2, transform, **kwargs))
+    return lambda model: AutoNormalizingFlow(
+        model, partial(transforms.iterated, 2, transform, **kwargs)
+    )
 
 
 def lists(model):
@@ -84,9 +86,9 @@ GUIDES = {
     "AutoMultivariateNormal": AutoMultivariateNormal,
     "AutoLowRankMultivariateNormal": AutoLowRankMultivariateNormal,
     "AutoIAFNormal": partial(AutoIAFNormal, hidden_dim=[20]),
-    "affine coupling": flow(T.affine_coupling),
-    "spline coupling": flow(T.spline_coupling),
-    "spline": flow(T.spline),
+    "affine coupling": flow(transforms.affine_coupling),
+    "spline coupling": flow(transforms.spline_coupling),
+    "spline": flow(transforms.spline),
     "AutoGuideList": lists,
     "EasyGuide": Grouped,
     "AutoNormalMessenger": AutoNormalMessenger,
@@ -235,7 +237,7 @@ ONE_DIMENSIONAL = {
 @pytest.mark.parametrize("support", ONE_DIMENSIONAL)
 @pytest.mark.parametrize(
     "make",
-    [AutoNormal, AutoDiagonalNormal, flow(T.spline)],
+    [AutoNormal, AutoDiagonalNormal, flow(transforms.spline)],
     ids=["AutoNormal", "AutoDiagonalNormal", "spline"],
 )
 def test_it_integrates_to_one(support, make):
@@ -253,7 +255,7 @@ def test_it_integrates_to_one(support, make):
 
 def test_a_flow_written_by_hand_has_no_stale_cache():
     """Pyro's transforms keep the last pair of values; the same tensor must not be found there."""
-    spline = T.Spline(1, count_bins=4)
+    spline = transforms.Spline(1, count_bins=4)
     values = {"z": torch.tensor([0.7])}
 
     def guide():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.contrib.easyguide import EasyGuide
-from pyro.distributions import transforms as T
+from pyro.distributions import transforms
 from pyro.infer.autoguide import (
     AutoDelta,
     AutoDiagonalNormal,
@@ -62,7 +62,7 @@ def point_by_hand(model):
 
 
 def flow(transform):
-    return lambda m: AutoNormalizingFlow(m, partial(T.iterated, 2, transform))
+    return lambda m: AutoNormalizingFlow(m, partial(transforms.iterated, 2, transform))
 
 
 POINTS = {
@@ -89,7 +89,11 @@ def test_log_density_refuses_point_masses_that_move(name):
         log_density(guide, VALUES)
 
 
-@pytest.mark.parametrize("transform", [T.planar, T.radial, T.sylvester], ids=lambda t: t.__name__)
+@pytest.mark.parametrize(
+    "transform",
+    [transforms.planar, transforms.radial, transforms.sylvester],
+    ids=lambda t: t.__name__,
+)
 def test_log_density_refuses_flows_without_an_inverse(transform):
     guide = flow(transform)(model)
     with pytest.raises(NoDensity, match="'_AutoNormalizingFlow_latent'.*has no inverse.*spline"):
@@ -108,7 +112,7 @@ def test_losses_that_need_the_density_refuse_before_the_first_step(name, loss):
 
 @pytest.mark.parametrize("loss", NEEDING_DENSITY, ids=lambda loss: type(loss).__name__)
 def test_losses_that_need_the_density_refuse_flows_without_an_inverse(loss):
-    guide = flow(T.planar)(model)
+    guide = flow(transforms.planar)(model)
     with pytest.raises(NoDensity, match=r"with .*_AutoNormalizingFlow_latent.*ReverseKL or IWAE"):
         loss.loss_and_grads(model, guide)
 
@@ -116,7 +120,7 @@ def test_losses_that_need_the_density_refuse_flows_without_an_inverse(loss):
 @pytest.mark.parametrize("loss", [ReverseKL(4), IWAE(4)], ids=lambda loss: type(loss).__name__)
 @pytest.mark.parametrize(
     "make",
-    [AutoDelta, AutoStructured, AutoGaussian, with_delta_part, MapGroup, flow(T.planar)],
+    [AutoDelta, AutoStructured, AutoGaussian, with_delta_part, MapGroup, flow(transforms.planar)],
     ids=["AutoDelta", "AutoStructured", "AutoGaussian", "AutoGuideList", "EasyGuide", "planar"],
 )
 def test_pathwise_losses_need_no_density_at_given_values(make, loss):
@@ -128,7 +132,7 @@ def test_pathwise_losses_need_no_density_at_given_values(make, loss):
     assert any((g != 0).any() for g in gradients)
 
 
-@pytest.mark.parametrize("make", [AutoNormal, AutoDiagonalNormal, flow(T.spline)])
+@pytest.mark.parametrize("make", [AutoNormal, AutoDiagonalNormal, flow(transforms.spline)])
 def test_point_masses_behind_a_density_are_fine(make):
     guide = make(model)
     assert log_density(guide, VALUES).isfinite()

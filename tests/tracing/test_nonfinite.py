@@ -195,10 +195,8 @@ def test_a_value_outside_of_the_support_names_its_site():
     def positive():
         pyro.sample("z", dist.Exponential(torch.ones(())))
 
-    pyro.set_rng_seed(2)
-    with pytest.raises(InvalidArgument, match="model site 'z' .Exponential.*support"):
-        for _ in range(50):
-            ReverseKL(4).loss(positive, half_guide)
+    with pytest.raises(InvalidArgument, match=r"model site 'z' .Exponential.*support"):
+        ReverseKL(200).loss(positive, half_guide)
 
 
 def test_masked_missing_values_are_no_problem_without_validation():
