@@ -172,11 +172,18 @@ class DivergenceLoss(ELBO):
             before = torch.get_rng_state()
             try:
                 return draw(layout), layout
-            except Exception:  # arguments of another structure, or an error that comes up again
-                self._layouts.forget(pair.model, pair.guide)
+            except Exception:  # arguments of another structure, or an error of the model's own
                 torch.set_rng_state(before)
+                if not self._has_changed(pair, layout):
+                    raise
+                self._layouts.forget(pair.model, pair.guide)
         layout = self._layout(pair)
         return draw(layout), layout
+
+    def _has_changed(self, pair: Pair, layout: Layout) -> bool:
+        """Whether a pair has another structure than it had; whatever else is wrong is wrong."""
+        now = survey(pair, vectorise=False, max_plate_nesting=self.plate_nesting)
+        return now.structure != layout.structure
 
     def _draws(self, pair: Pair, layout: Layout, cut: Cut) -> Draws:
         if layout.partial_plates and self._can_nest(layout):

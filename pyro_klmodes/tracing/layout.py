@@ -35,6 +35,17 @@ class Layout:
     unscored: str | None = ""
     independent: frozenset[str] | None = field(default=None)
 
+    @property
+    def structure(self) -> tuple[Any, ...]:
+        """What the arguments of model and guide can change."""
+        return (
+            self.nesting,
+            self.enumerated,
+            self.unreparameterised,
+            self.reparameterised,
+            self.partial_plates,
+        )
+
 
 class LayoutCache:
     """Layouts by (model, guide), forgotten with either of them; never copied or pickled."""
