@@ -17,7 +17,7 @@ from pyro_klmodes import inference_data, report, tables
 from pyro_klmodes.comparison import Failed, Fitted, Outcome, compare
 from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.model_spec import Target, load_target
-from pyro_klmodes.named_choices import guides_named, losses_named
+from pyro_klmodes.named_choices import OWN, guides_named, losses_named
 
 __all__ = ["main"]
 
@@ -55,7 +55,8 @@ def _commands() -> None:
 @click.option(
     "--guides",
     multiple=True,
-    help=f"Autoguide names, by commas. [default: the model's, else {','.join(DEFAULT_GUIDES)}]",
+    help="Autoguide names, by commas; `own` is the guide that comes with the model. "
+    f"[default: the model's, else {','.join(DEFAULT_GUIDES)}]",
 )
 @click.option("--steps", type=click.IntRange(min=1), default=2000, show_default=True)
 @click.option("--draws", type=click.IntRange(min=100), default=4000, show_default=True)
@@ -80,7 +81,8 @@ def _compare(
     """
     target = load_target(spec)
     chosen_losses = losses_named(_names(losses))
-    chosen_guides = guides_named(_names(guides or target.guides or DEFAULT_GUIDES))
+    worth_trying = target.guides or ((OWN,) if target.guide else DEFAULT_GUIDES)
+    chosen_guides = guides_named(_names(guides or worth_trying), own=target.guide)
     folder = _writable_folder(out or Path("build", "compare", _slug(target.name)))
     command = ["klmodes", "compare", spec, "--losses", ",".join(chosen_losses)]
     command += ["--guides", ",".join(chosen_guides), "--steps", str(steps)]

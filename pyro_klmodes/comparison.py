@@ -19,6 +19,7 @@ from pyro_klmodes.inference import FitResult, fit
 from pyro_klmodes.inference.isolation import seeded
 from pyro_klmodes.model_spec import Moments, Target
 from pyro_klmodes.reliability import WeightSummary, summarise_weights
+from pyro_klmodes.tracing.visible import without_enumerated
 
 __all__ = ["Failed", "Fitted", "Outcome", "compare"]
 
@@ -76,9 +77,9 @@ def compare(
 ) -> Iterator[Outcome]:
     """Fit each guide with each loss, one after the other, and yield each outcome when it is there.
 
-    A fit that raises an error about values, shapes or numerics (every error of this package,
-    ``ValueError``, ``ArithmeticError``, ``RuntimeError``) is yielded as `Failed` and the rest goes
-    on. Any other exception is a programming mistake and is raised.
+    A fit that raises is yielded as `Failed`, with the kind of the error and its message, and the
+    rest goes on: a model is the user's, and may raise anything. Sites that the model enumerates are
+    hidden from the guides.
 
     The optimiser is Adam with a learning rate that falls from 0.1 to 0.005 over the steps.
 
@@ -99,9 +100,10 @@ def compare(
             try:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always", KLModesWarning)
+                    visible = without_enumerated(target.model, target.args, target.kwargs)
                     result = fit(
                         target.model,
-                        build_guide(target.model),
+                        build_guide(visible),
                         build_loss(),
                         *target.args,
                         steps=steps,
@@ -114,7 +116,7 @@ def compare(
                         raise KeyboardInterrupt  # comparing with half a fit says nothing
                     fitted = _summarise(target, guide_name, loss_name, result, num_draws)
                 outcome: Outcome = replace(fitted, notes=_notes(caught))
-            except (ValueError, ArithmeticError, RuntimeError) as error:
+            except Exception as error:
                 message = f"{type(error).__name__}: {_one_line(error)}"
                 outcome = Failed(guide_name, loss_name, message)
             yield outcome

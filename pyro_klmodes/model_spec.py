@@ -42,6 +42,7 @@ class Target:
         kwargs: Keyword arguments of the model.
         reference: Trusted posterior moments by site; empty when nothing is known.
         log_evidence: The exact log evidence, None when unknown.
+        guide: A hand-written guide that comes with the model, called ``own`` among the guides.
         guides: Names of the autoguides worth trying; empty when the model does not say.
         how: How the reference was obtained.
         source: Where model and data come from.
@@ -53,6 +54,7 @@ class Target:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     reference: Mapping[str, Moments] = field(default_factory=dict)
     log_evidence: float | None = None
+    guide: Callable[..., Any] | None = None
     guides: tuple[str, ...] = ()
     how: str = ""
     source: str = ""
@@ -63,8 +65,8 @@ def load_target(spec: str) -> Target:
 
     The attribute is ``problem`` unless given. An attribute called ``problem``, or with a name that
     ends in ``_problem``, is a function without arguments that returns an object with ``name``,
-    ``model``, ``args``, ``kwargs``, ``reference``, ``log_evidence``, ``guides``, ``how`` and
-    ``source``. Any other attribute is a Pyro model, called without arguments.
+    ``model``, ``args``, ``kwargs``, ``reference``, ``log_evidence``, ``guide``, ``guides``, ``how``
+    and ``source``. Any other attribute is a Pyro model, called without arguments.
 
     Raises:
         InvalidArgument: If the module or the attribute does not exist or cannot be loaded.
@@ -110,6 +112,7 @@ def _target_from(problem: Any, spec: str) -> Target:
         kwargs=dict(getattr(problem, "kwargs", {})),
         reference=reference,
         log_evidence=None if log_evidence is None else float(log_evidence),
+        guide=getattr(problem, "guide", None),
         guides=tuple(getattr(problem, "guides", ())),
         how=getattr(problem, "how", ""),
         source=getattr(problem, "source", ""),

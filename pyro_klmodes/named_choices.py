@@ -27,7 +27,7 @@ from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.model_spec import did_you_mean
 from pyro_klmodes.objectives import f_functions
 
-__all__ = ["guides_named", "known_guides", "known_losses", "losses_named"]
+__all__ = ["OWN", "guides_named", "known_guides", "known_losses", "losses_named"]
 
 # Self-normalised weights of a forward divergence mean something with many particles only: with few,
 # most of the weight is on one of them and the fit collapses onto it. The others need no more than
@@ -38,6 +38,7 @@ FEW, MANY = 8, 128
 INITIAL_SCALE = 1.0
 TEMPERATURES = 8  # steps from prior-like to posterior weights in the thermodynamic bound
 RENYI = "renyi_"
+OWN = "own"
 # Base classes, and a list that is filled by hand.
 NOT_GUIDES_BY_THEMSELVES = (
     autoguide.AutoContinuous,
@@ -91,8 +92,10 @@ def losses_named(names: Sequence[str]) -> dict[str, Callable[[], Any]]:
     return _select("loss", names, known | renyi, [*known, f"{RENYI}<alpha>"])
 
 
-def guides_named(names: Sequence[str]) -> dict[str, Callable[[Callable[..., Any]], Any]]:
-    """The guides of these names.
+def guides_named(
+    names: Sequence[str], own: Callable[..., Any] | None = None
+) -> dict[str, Callable[[Callable[..., Any]], Any]]:
+    """The guides of these names; ``own`` is the name of the guide that comes with the model.
 
     Raises:
         InvalidArgument: If no autoguide has this name, or it needs more than a model.
@@ -102,6 +105,8 @@ def guides_named(names: Sequence[str]) -> dict[str, Callable[[Callable[..., Any]
         ['AutoNormal']
     """
     known = known_guides()
+    if own is not None:
+        known[OWN] = lambda model: own
     return _select("guide", names, known, list(known))
 
 

@@ -383,3 +383,52 @@ def test_a_reference_that_does_not_fit_the_model_fails_that_fit():
 def test_an_unknown_name_is_an_argument_error():
     with pytest.raises(InvalidArgument, match="reverse_kl"):
         losses_named(["kl"])
+
+
+ENUMERATED_FILE = """
+import pyro
+import pyro.distributions as dist
+import torch
+
+
+def enumerated():
+    c = pyro.sample("c", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.sample("x", dist.Normal(z + c, 1.0), obs=torch.tensor(0.7))
+
+
+def confused():
+    pyro.sample("z", dist.Normal(0.0, 1.0))
+    raise TypeError("no such thing")
+"""
+
+
+@pytest.fixture
+def enumerated_file(tmp_path):
+    path = tmp_path / "enumerated.py"
+    path.write_text(ENUMERATED_FILE)
+    return path
+
+
+def test_enumerated_sites_are_hidden_from_autoguides(enumerated_file, tmp_path):
+    arguments = ["compare", f"{enumerated_file}:enumerated", "--guides", "AutoNormal"]
+    folder = tmp_path / "out"
+    assert main([*arguments, "--steps", "5", "--draws", "100", "--out", str(folder)]) == 0
+    results = json.loads((folder / "results.json").read_text())
+    assert [list(fit["posterior"]) for fit in results["fits"]] == [["z"], ["z"]]
+
+
+def test_a_model_that_raises_anything_is_a_failed_fit(enumerated_file, tmp_path, capsys):
+    arguments = ["compare", f"{enumerated_file}:confused", "--guides", "AutoNormal"]
+    assert main([*arguments, "--steps", "5", "--out", str(tmp_path / "out")]) == 1
+    shown = capsys.readouterr()
+    assert "no such thing" in shown.out
+    assert "Traceback" not in shown.out + shown.err
+
+
+def test_the_guide_that_comes_with_a_model_is_called_own(tmp_path):
+    folder = tmp_path / "out"
+    arguments = ["compare", "models.discrete_noisy_or", "--steps", "5", "--draws", "100"]
+    assert main([*arguments, "--out", str(folder)]) == 0
+    results = json.loads((folder / "results.json").read_text())
+    assert {fit["guide"] for fit in results["fits"]} == {"own"}
