@@ -79,7 +79,10 @@ def load_target(spec: str) -> Target:
         return Target(name=attribute, model=found)
     try:
         problem = found()
-    except Exception as error:  # whatever the user's function raises, the message is for the user
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # whatever the user's function raises, the message is for the user
         raise InvalidArgument(
             f"{spec}: calling {attribute}() failed: {_describe(error)}"
         ) from error
@@ -131,7 +134,10 @@ def _module(name: str) -> ModuleType:
         raise InvalidArgument(
             f"there is no module {name!r} (searched from {Path.cwd()}); {_similar_modules(name)}"
         ) from error
-    except Exception as error:  # the user's module may fail in any way while it is imported
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # the user's module may fail in any way while it is imported
         raise InvalidArgument(f"importing {name} failed: {_describe(error)}") from error
 
 
@@ -148,7 +154,10 @@ def _module_from_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         specification.loader.exec_module(module)
-    except Exception as error:  # the user's file may fail in any way while it is imported
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # the user's file may fail in any way while it is imported
         raise InvalidArgument(f"importing {path} failed: {_describe(error)}") from error
     return module
 

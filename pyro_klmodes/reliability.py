@@ -115,7 +115,9 @@ def verdict(weights: WeightSummary, exact_log_evidence: float | None) -> tuple[s
     tail_is_light = (weights.k_hat <= weights.k_hat_limit and enough) or share > CONSTANT
     short = _shortfall(weights, exact_log_evidence)
 
-    if short is not None and short > 0 and (tail_is_light or share > MANY_EFFECTIVE):
+    chance = SHORT_IN_ERRORS * (weights.log_evidence_error or 0.0)
+    misses = short is not None and short > max(SHORT_IN_NATS, chance)
+    if short is not None and misses and (tail_is_light or share > MANY_EFFECTIVE):
         return "misses mass", (
             "The guide fits where it draws, but the evidence falls short of the exact value: about "
             f"{-math.expm1(-short):.0%} of the posterior's mass is hardly ever reached."
@@ -123,7 +125,7 @@ def verdict(weights: WeightSummary, exact_log_evidence: float | None) -> tuple[s
     if tail_is_light:
         return "reliable", "The weights are well behaved: draws can be reweighted to the posterior."
     if share > MANY_EFFECTIVE:
-        if short == 0:
+        if short is not None and abs(short) <= chance:
             return "reliable", (
                 f"{share:.0%} of the draws are effective and the exact evidence is met; k-hat is "
                 "large because the weights come in lumps, not because of a heavy tail."
@@ -144,9 +146,7 @@ def verdict(weights: WeightSummary, exact_log_evidence: float | None) -> tuple[s
 
 
 def _shortfall(weights: WeightSummary, exact_log_evidence: float | None) -> float | None:
-    """Exact minus estimated log evidence, 0 where chance explains it, None if unknown."""
+    """Exact minus estimated log evidence, None if unknown."""
     if exact_log_evidence is None or weights.log_evidence is None:
         return None
-    short = exact_log_evidence - weights.log_evidence
-    error = weights.log_evidence_error or 0.0
-    return 0.0 if abs(short) <= max(SHORT_IN_NATS, SHORT_IN_ERRORS * error) else short
+    return exact_log_evidence - weights.log_evidence

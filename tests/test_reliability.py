@@ -118,3 +118,10 @@ def test_missing_mass_is_named_by_its_size():
 @pytest.mark.parametrize("exact", [-1.0, -0.96, -1.04])
 def test_evidence_that_is_right_within_its_error_misses_nothing(exact):
     assert verdict(GOOD, exact)[0] == "reliable"
+
+
+def test_a_small_shortfall_beyond_chance_is_not_the_exact_evidence():
+    """Five hundredths of a nat, twenty standard errors off: no reason to overrule k-hat."""
+    weights = WeightSummary(0.72, 0.7, 3900.0, 4000, 1, -17.8756, 0.0021)
+    assert verdict(weights, -17.8260)[0] == "doubtful"
+    assert verdict(weights, -17.8756)[0] == "reliable"

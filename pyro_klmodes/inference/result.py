@@ -70,8 +70,8 @@ class FitResult:
     """
 
     guide: FittedGuide
-    losses: Tensor
-    params: Mapping[str, Tensor]
+    losses: Tensor = field(repr=False)
+    params: Mapping[str, Tensor] = field(repr=False)
     model: Callable[..., Any] = field(repr=False)
     loss: ELBO = field(repr=False)
     args: tuple[Any, ...] = field(repr=False)

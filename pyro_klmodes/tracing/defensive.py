@@ -12,14 +12,15 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_klmodes.errors import UnsupportedStructure
-from pyro_klmodes.tracing.density import GuideInverse
-from pyro_klmodes.tracing.draws import Draws, to_cells
+from pyro_klmodes.tracing.draws import Draws
+from pyro_klmodes.tracing.guide_inverse import GuideInverse
 from pyro_klmodes.tracing.handlers import Cut, is_latent
 from pyro_klmodes.tracing.layout import Layout
 from pyro_klmodes.tracing.particles import Together
 from pyro_klmodes.tracing.plates import plates_of
 from pyro_klmodes.tracing.runs import Pair, run_model
 from pyro_klmodes.tracing.sampling import sample, values_of
+from pyro_klmodes.tracing.weighing import to_cells
 
 __all__ = ["sample_defensively"]
 

@@ -63,7 +63,9 @@ def draws(
     """
     if isinstance(num_particles, bool) or not isinstance(num_particles, int) or num_particles < 1:
         raise InvalidArgument(f"num_particles={num_particles!r} must be a positive integer.")
-    pair = Pair(model, guide, args, kwargs or {})
+    if not isinstance(args, tuple | list):
+        raise InvalidArgument(f"args must be a tuple of arguments; pass ({type(args).__name__},).")
+    pair = Pair(model, guide, tuple(args), kwargs or {})
     layout = survey(pair, vectorise=vectorize_particles)
     with torch.no_grad():
         return sample(pair, layout, num_particles, Cut.DRAWS)

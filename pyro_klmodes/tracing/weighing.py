@@ -1,0 +1,180 @@
+"""From the terms of a run to log-weights: reduce each to particles and local cells, and add."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from pyro_klmodes.tracing.draws import Draws
+from pyro_klmodes.tracing.local_structure import LocalStructure
+from pyro_klmodes.tracing.terms import Term
+
+__all__ = ["Run", "to_cells", "weigh", "without_dead_cells"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The terms of one run, vectorised over particles or of a single one."""
+
+    p: list[Term]
+    q: list[Term]
+    values: Mapping[str, Tensor]  # (K, *site_shape), or (1, *site_shape)
+    sources: tuple[str, ...]
+    indices: Mapping[str, Tensor]
+    leaves: tuple[tuple[Tensor, Tensor], ...] = ()
+
+
+def weigh(
+    runs: Sequence[Run],
+    *,
+    particle_dim: int | None,
+    independent: Callable[[], frozenset[str]],
+    linear: bool = False,
+    outer: int = 1,
+) -> Draws:
+    """Reduce the terms of one vectorised run, or of K single runs, to log-weights.
+
+    Args:
+        runs: a single run with a particle dimension, or one run per particle.
+        particle_dim: the batch dimension of the particles, None for single runs.
+        independent: names of the observed sites that depend on no latent value (asked only where
+            it matters, because finding out costs a run of the model).
+        linear: whether the objective is linear in the weights: then scales may differ by site.
+        outer: number M of outer particles; the particles of the runs are K times M.
+
+    Raises:
+        UnsupportedStructure: if a subsampled plate does not enclose every latent site.
+    """
+    structure = LocalStructure.of(
+        [t for r in runs for t in (*r.p, *r.q)],
+        lambda: independent() - _varying(runs, particle_dim),
+        linear=linear,
+    )
+    parts = [_reduce(r, structure, particle_dim) for r in runs]
+    rows = [
+        torch.cat(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True)
+    ]
+    log_p, log_q, score = without_dead_cells(rows[0], rows[1], rows[2])
+    if outer > 1:
+        log_p, log_q, score = (
+            x.reshape(x.shape[0] // outer, outer, *x.shape[1:]) for x in (log_p, log_q, score)
+        )
+    no_path = any(isinstance(t.score, Tensor) for r in runs for t in r.q)
+    first = runs[0]
+    return Draws(
+        log_p=log_p,
+        log_q=log_q,
+        scale=structure.scale,
+        plates=tuple(structure.plates),
+        values={
+            n: torch.cat([r.values[n] for r in runs])
+            for n in first.values
+            if all(n in r.values for r in runs)  # a branch may draw a site in some runs only
+        },
+        sources=first.sources,
+        indices=first.indices,
+        rest=_rest(first, structure),
+        score=score if no_path else None,
+        leaves=tuple(pair for r in runs for pair in r.leaves),
+        outer=outer,
+        terms=[("model", t) for r in runs for t in r.p] + [("guide", t) for r in runs for t in r.q],
+    )
+
+
+def _varying(runs: Sequence[Run], particle_dim: int | None) -> frozenset[str]:
+    """Names of the model's terms that are not the same for all particles, whatever was inferred."""
+    varying = set()
+    for term in runs[0].p:
+        if particle_dim is None:
+            same = [t.log_prob for r in runs for t in r.p if t.name == term.name]
+            constant = all(torch.equal(x, term.log_prob) for x in same)
+        else:
+            x = term.log_prob
+            alone = x.dim() < -particle_dim
+            constant = alone or torch.equal(x, x.narrow(particle_dim, 0, 1).expand_as(x))
+        if not constant:
+            varying.add(term.name)
+    return frozenset(varying)
+
+
+def without_dead_cells(
+    log_p: Tensor,  # (K, *local)
+    log_q: Tensor,  # (K, *local)
+    score: Tensor,  # (K, *local)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut the graph of cells all of whose particles have weight zero: they know no direction."""
+    dead = (log_p == -math.inf).all(0)
+    if not bool(dead.any()):
+        return log_p, log_q, score
+    return (
+        torch.where(dead, log_p.detach(), log_p),
+        torch.where(dead, log_q.detach(), log_q),
+        torch.where(dead, torch.zeros_like(score), score),
+    )
+
+
+def _reduce(
+    run: Run, structure: LocalStructure, particle_dim: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Reduce log p, log q and score of a run, each ``(particles, *local)``."""
+    sizes = _sizes(run, structure)
+    dims = list(structure.plates.values())
+    zero = (run.p or run.q)[0].log_prob.new_zeros((1, *sizes))
+
+    def total(parts: list[Tensor]) -> Tensor:
+        return (
+            reduce(torch.add, (to_cells(x, particle_dim, dims) for x in parts)) if parts else zero
+        )
+
+    log_p = total([structure.weighed(t, t.log_prob) for t in run.p if t.name not in structure.rest])
+    log_q = total([structure.weighed(t, t.log_prob) for t in run.q])
+    score = total([t.score for t in run.q if isinstance(t.score, Tensor)])
+    log_p, log_q, score, _ = torch.broadcast_tensors(log_p, log_q, score, zero)
+    return log_p, log_q, score
+
+
+def _sizes(run: Run, structure: LocalStructure) -> list[int]:
+    """Number of elements of every local plate."""
+    return [
+        max((t.log_prob.shape[d] for t in (*run.p, *run.q) if t.log_prob.dim() >= -d), default=1)
+        for d in structure.plates.values()
+    ]
+
+
+def to_cells(
+    log_prob: Tensor,
+    particle_dim: int | None,
+    dims: Sequence[int],  # batch dimensions of the local plates, leftmost first
+) -> Tensor:  # (particles, *local), sizes of one where it does not vary
+    """Sum out every batch dimension that is neither the particles' nor a local plate's."""
+    keep = list(dims) if particle_dim is None else [particle_dim, *dims]
+    drop = [d for d in range(-log_prob.dim(), 0) if d not in keep]
+    # torch sums over everything when asked to sum over no dimension
+    summed = log_prob.sum(drop) if drop else log_prob
+    present = {d for d in keep if d >= -log_prob.dim()}
+    missing = len(keep) - len(present)
+    if missing:
+        summed = summed.reshape((1,) * missing + summed.shape)
+    return summed if particle_dim is not None else summed.unsqueeze(0)
+
+
+def _rest(run: Run, structure: LocalStructure) -> Tensor:
+    """Scaled log-probability of the terms outside of the weights, averaged over particles."""
+    reference = (run.p or run.q)[0].log_prob
+    total = reference.new_zeros(())
+    for t in run.p:
+        if t.name in structure.rest:
+            scaled = t.log_prob * t.scale * math.prod(dict(t.ratios).values())
+            total = total + scaled.sum() / _copies(t)
+    return total
+
+
+def _copies(term: Term) -> int:
+    """How often the particle plate repeated a term that does not depend on the particles."""
+    inner = max((-d for d in term.plates.values()), default=0)
+    return math.prod(term.log_prob.shape[: max(term.log_prob.dim() - inner, 0)])
