@@ -1,0 +1,105 @@
+"""What ``check`` finds: each site as the loss sees it, and how the weights are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from pyro_klmodes.tracing.handlers import is_latent
+from pyro_klmodes.tracing.layout import Layout
+from pyro_klmodes.tracing.plates import plates_of
+from pyro_klmodes.tracing.runs import Traces
+from pyro_klmodes.tracing.terms import scored_sites
+
+__all__ = ["CheckReport", "SiteReport", "site_reports"]
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """One site of a pair, as the loss sees it."""
+
+    name: str
+    role: str  # "latent", "auxiliary", "observed", "summed out"
+    plates: tuple[str, ...]
+    scale: float | str  # plate ratios and poutine.scale together
+    gradient: str  # "path", "score", or "" for sites that the guide does not draw
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What ``check`` found.
+
+    Attributes:
+        sites: every site, in order.
+        granularity: local plates, by whose elements the weights are; empty: one joint weight.
+        vectorised: whether particles share one run.
+        estimator: the estimator of the loss, "" without one.
+        problems: what is legitimate but probably not meant, in words.
+    """
+
+    sites: tuple[SiteReport, ...]
+    granularity: tuple[str, ...] | None
+    vectorised: bool
+    estimator: str
+    problems: tuple[str, ...]
+
+    def print(self) -> None:
+        """Show the report in the terminal."""
+        table = Table("site", "role", "plates", "scale", "gradient", title="model and guide")
+        for s in self.sites:
+            table.add_row(s.name, s.role, ", ".join(s.plates), f"{s.scale}", s.gradient)
+        console = Console()
+        console.print(table)
+        console.print(f"weights: {self._weights()}; particles {self._layout()}")
+        for problem in self.problems:
+            console.print(f"problem: {problem}", markup=False)
+
+    def _weights(self) -> str:
+        if self.granularity is None:
+            return "not available, see the problems"
+        if not self.granularity:
+            return "one joint weight per particle"
+        return f"one per particle and element of {', '.join(self.granularity)}"
+
+    def _layout(self) -> str:
+        together = "share one run" if self.vectorised else "run one after the other"
+        return f"{together}; estimator {self.estimator}" if self.estimator else together
+
+
+def site_reports(traces: Traces, layout: Layout) -> list[SiteReport]:
+    """Every site of a pair, those of the guide alone first."""
+    model = {s["name"]: s for s in scored_sites(traces.model)}
+    guide = {s["name"]: s for s in scored_sites(traces.guide)}
+    sites = {**{n: s for n, s in guide.items() if n not in model}, **model}
+    return [
+        SiteReport(
+            name,
+            _role(name, site, layout, in_model=name in model),
+            tuple(plates_of(site)),
+            _scale(site),
+            _gradient(name, layout) if name in guide else "",
+        )
+        for name, site in sites.items()
+    ]
+
+
+def _role(name: str, site: Mapping[str, Any], layout: Layout, *, in_model: bool) -> str:
+    if not in_model:
+        return "auxiliary"
+    if name in layout.enumerated:
+        return "summed out"
+    return "latent" if is_latent(site) else "observed"
+
+
+def _scale(site: Mapping[str, Any]) -> float | str:
+    scale = site["scale"]
+    return "tensor" if isinstance(scale, Tensor) and scale.numel() > 1 else round(float(scale), 6)
+
+
+def _gradient(name: str, layout: Layout) -> str:
+    return "score" if name in layout.unreparameterised else "path"
