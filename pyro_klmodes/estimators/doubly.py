@@ -42,6 +42,11 @@ class Doubly(Estimator):
 
     def loss(self, objective: Objective, draws: Draws) -> Tensor:
         """The objective's value with the path-only gradient."""
+        if draws.tempered and objective.part is not Part.PATH and not objective.linear:
+            raise IncompatibleEstimator(
+                f"guide site '{draws.tempered}' has a poutine.scale inside of the weights, so its "
+                "score does not turn into a path. Use estimators.pathwise or estimators.score."
+            )
         log_w = draws.log_w
         guide = follow(draws, path_credit(objective, log_w), log_w)
         return with_gradient(value_of(objective, draws), guide + model_part(objective, draws))

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pyro_klmodes import objectives
 from pyro_klmodes.errors import InvalidArgument
-from pyro_klmodes.estimators import Auto, Estimator, auto
+from pyro_klmodes.estimators import Auto, Estimator, Fixed, auto
 from pyro_klmodes.losses.base import DivergenceLoss
 from pyro_klmodes.objectives.weightings import (
     Weighting,
@@ -62,7 +62,7 @@ class ForwardKL(DivergenceLoss):
         NoDensity: at the first step, if the guide has no density at given values.
 
     Source: Bornschein and Bengio (2015); Le et al. (2020); Vehtari et al. (2024) for the smoothed
-    and Prangle (2019) for the tempered weights; Hesterberg (1995) for the defensive mixture.
+    and Prangle and Viscardi (2023) for the tempered weights; Hesterberg (1995) for the defensive mixture.
 
     Example:
         >>> import torch, pyro, pyro.distributions as dist
@@ -89,6 +89,11 @@ class ForwardKL(DivergenceLoss):
             raise InvalidArgument(
                 f"defensive={defensive!r} must be a share in [0, 1), for instance 0.1."
             )
+        if defensive > 0 and not isinstance(estimator, Auto | Fixed):
+            raise InvalidArgument(
+                f"defensive={defensive} with {estimator!r}: draws from the prior have neither a "
+                "path nor the guide's score. Use estimators.auto or estimators.fixed."
+            )
         super().__init__(
             objectives.ForwardKL(_WEIGHTINGS[weights]),
             num_particles=num_particles,
@@ -102,11 +107,6 @@ class ForwardKL(DivergenceLoss):
     def _draws(self, pair: Pair, layout: Layout, cut: Cut) -> Draws:
         if self.defensive == 0.0:
             return super()._draws(pair, layout, cut)
-        if cut is not Cut.DRAWS:
-            raise InvalidArgument(
-                f"defensive={self.defensive} draws from the prior too, which has no path: use "
-                "estimators.auto or estimators.fixed, or defensive=0."
-            )
         return sample_defensively(
             pair, layout, self.num_particles, self.defensive, outer=self.num_outer
         )

@@ -36,6 +36,7 @@ class Draws:
         leaves: pairs (draw with its graph, leaf at which the densities were evaluated).
         log_r: ``(K, *local)`` log-density of the proposal, where that is not the guide.
         outer: number M of outer particles.
+        tempered: a guide site with a scale other than one inside of the weights, or None.
         terms: the summands, for messages.
     """
 
@@ -51,6 +52,7 @@ class Draws:
     leaves: tuple[tuple[Tensor, Tensor], ...] = ()
     log_r: Tensor | None = None
     outer: int = 1
+    tempered: str | None = None
     terms: Sequence[tuple[str, Term]] = field(default=(), repr=False)
 
     @property

@@ -137,20 +137,17 @@ def _contract(
 
     dims: dict[str, int] = {}
     ratios: dict[str, float] = {}
-    particle_dim = None
+    particles: dict[str, int] = {}
     for site in factors.values():
         dims.update(plates_of(site))
         ratios.update(subsampled(site))
-        particle_dim = next(
-            (f.dim for f in site["cond_indep_stack"] if f.name == PARTICLES), particle_dim
-        )
+        stack = site["cond_indep_stack"]
+        particles.update({f.name: f.dim for f in stack if f.name.startswith(PARTICLES)})
     name = "+".join(sorted(factors))
     terms = []
     for ordinal, tensors in summed.items():
         plates = {n: d for n, d in dims.items() if plate_symbols[n] in ordinal}
-        layout = {plate_symbols[n]: d for n, d in plates.items()}
-        if particle_dim is not None:
-            layout[plate_symbols[PARTICLES]] = particle_dim
+        layout = {plate_symbols[n]: d for n, d in {**plates, **particles}.items()}
         inside = {n: r for n, r in ratios.items() if n in plates}
         for tensor in tensors:
             log_prob = _unpack(tensor, layout)
@@ -159,11 +156,11 @@ def _contract(
 
 
 def _unpack(
-    tensor: Tensor,  # one dimension per symbol in its _pyro_dims
+    tensor: Any,  # packed: one dimension per symbol in its _pyro_dims
     layout: Mapping[str, int],  # symbol -> negative batch dimension
 ) -> Tensor:
     """Lay a packed tensor out in Pyro's batch dimensions."""
-    dims = tensor._pyro_dims  # type: ignore[attr-defined]
+    dims = tensor._pyro_dims
     order = sorted(range(len(dims)), key=lambda i: layout[dims[i]])
     shape = [1] * max((-layout[d] for d in dims), default=0)
     for i, d in enumerate(dims):

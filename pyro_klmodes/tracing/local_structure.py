@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pyro_klmodes.errors import UnsupportedStructure
@@ -38,6 +39,12 @@ class LocalStructure:
         weighted = [t for t in terms if t.name not in rest]
         scales = [t.scale for t in weighted]
         common = bool(scales) and all(not isinstance(s, Tensor) and s == scales[0] for s in scales)
+        if not linear and not common and _share_one_tensor(scales):
+            raise UnsupportedStructure(
+                f"all sites share one poutine.scale that is a tensor (site '{weighted[0].name}'): "
+                "weights of the data belong outside of a divergence that is not linear in log w, "
+                "where only a number can go. Use ReverseKL, or a number."
+            )
         ratios: dict[str, float] = {}
         for t in weighted:
             ratios.update(t.ratios)
@@ -46,6 +53,14 @@ class LocalStructure:
             raise UnsupportedStructure(_subsampling_message(sorted(inside)[0], weighted))
         outside = math.prod(r for n, r in ratios.items() if n in plates)
         return cls(plates, outside * (float(scales[0]) if common else 1.0), rest, not common)
+
+    def tempered(self, guide_terms: Sequence[Term]) -> str | None:
+        """The first guide site whose log-density is scaled inside of the weights."""
+        if self.user_scale_inside:
+            for t in guide_terms:
+                if isinstance(t.scale, Tensor) or t.scale != 1.0:
+                    return t.name
+        return None
 
     def weighed(self, term: Term, log_prob: Tensor) -> Tensor:
         """A term's log-probability with the scales that stay inside of the weights."""
@@ -56,6 +71,15 @@ class LocalStructure:
         if isinstance(factor, Tensor) or factor != 1.0:
             return log_prob * factor
         return log_prob
+
+
+def _share_one_tensor(scales: Sequence[float | Tensor]) -> bool:
+    """Whether every scale is one and the same tensor, up to the batch dimensions it has."""
+    tensors = [s for s in scales if isinstance(s, Tensor)]
+    return 0 < len(tensors) == len(scales) and all(
+        s.numel() == tensors[0].numel() and torch.equal(s.flatten(), tensors[0].flatten())
+        for s in tensors
+    )
 
 
 def _local_plates(
@@ -76,11 +100,17 @@ def _local_plates(
 
 
 def _subsampling_message(plate: str, terms: Sequence[Term]) -> str:
-    outside = next((t.name for t in terms if t.latent and plate not in t.ratios), "?")
+    outside = next((t.name for t in terms if t.latent and plate not in t.ratios), None)
+    if outside is None:
+        return (
+            f"subsampled plate '{plate}' is sequential: its elements have no weights of their own, "
+            "and a joint weight is biased on minibatches. Use `with pyro.plate(...)` instead of a "
+            f"loop over it, ReverseKL, or the full data in '{plate}'."
+        )
     return (
         f"subsampled plate '{plate}' does not enclose latent site '{outside}': a divergence that "
         "is not linear in log w is biased on minibatches of such a model. Use ReverseKL, the full "
-        f"data in '{plate}', or, where '{plate}' holds local latents, IWAE, Renyi (alpha >= 0) or "
-        "Thermodynamic with a pathwise estimator, which then nest: exact expectation over the "
-        "global latents, importance weights over the local ones."
+        f"data in '{plate}', or, where '{plate}' holds local latents, IWAE or Renyi "
+        "(alpha >= 0) with a pathwise estimator, which then nest: exact expectation over "
+        "the global latents, importance weights over the local ones."
     )

@@ -61,7 +61,8 @@ def sample_nested(
     def cells(terms: Sequence[Term]) -> Tensor:  # (K, M, *local), or (K, *local)
         dims = [shape.dim, *plates.values()]
         parts = [to_cells(t.log_prob, shape.dim - 1, dims) for t in terms if plate in t.plates]
-        summed = sum(parts, start=zero).transpose(0, 1)
+        # an enumerated site may be the only local one: then the guide has no term, and K is one
+        summed = sum(parts, start=zero.reshape((1,) * (2 + len(plates)))).transpose(0, 1)
         return summed if outer > 1 else summed.squeeze(1)
 
     _refuse_local_values_outside([*p, *q], plate, shape.dim)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 __all__ = ["PARTICLES", "depth", "plates_of", "split_scale", "subsampled"]
@@ -46,7 +47,8 @@ def split_scale(site: Mapping[str, Any]) -> tuple[float | Tensor, dict[str, floa
         return float(f"{scale:.12g}"), ratios
     if scale.dim() > 0 or scale.requires_grad:
         return scale, ratios
-    return float(f"{float(scale):.6g}"), ratios
+    digits = 12 if scale.dtype == torch.float64 else 6
+    return float(f"{float(scale):.{digits}g}"), ratios
 
 
 def depth(sites: Iterable[Mapping[str, Any]]) -> int:

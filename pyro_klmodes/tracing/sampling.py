@@ -83,6 +83,9 @@ def _terms(traces: Traces, cut: Cut, layout: Layout, *, together: bool) -> Run:
         raise StaleLayout(f"site '{marked[0]}' was not marked for enumeration before.")
     p = (model_terms_summed if layout.enumerated else model_terms)(traces.model)
     sites = {n: s for n, s in traces.guide.nodes.items() if is_latent(s)}
+    for name, site in sites.items():
+        if not getattr(site["fn"], "has_rsample", False) and name not in layout.unreparameterised:
+            raise StaleLayout(f"guide site '{name}' was reparameterised before.")
     return Run(
         p=p,
         q=guide_terms(traces.guide, cut=cut is Cut.DRAWS),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
@@ -32,7 +33,7 @@ class Term:
         ratios: full size over batch size of each subsampled plate around it.
         latent: whether it stands for random variables that the weights depend on by themselves.
         site: the trace node, for messages.
-        score: the part of ``log_prob`` that a score-function gradient needs (0 if reparameterised).
+        score: the log-density of the draw, without mask or scale, where it carries no path; else 0.
     """
 
     name: str
@@ -66,6 +67,12 @@ def _named(site: Mapping[str, Any], where: str) -> Iterator[None]:
 
 def _masked(value: Tensor, site: Mapping[str, Any]) -> Tensor:
     return value if site["mask"] is None else scale_and_mask(value, 1.0, site["mask"])
+
+
+def _density_of_draw(site: Mapping[str, Any], log_prob: Tensor) -> Tensor:
+    """How likely a value was drawn: a mask takes it out of the weights, not out of the world."""
+    fn = site["fn"]
+    return fn.base_dist.log_prob(site["value"]) if isinstance(fn, MaskedDistribution) else log_prob
 
 
 def scored_sites(trace: Trace) -> list[dict[str, Any]]:
@@ -105,9 +112,7 @@ def guide_terms(
             ) from error
         scale, ratios = split_scale(site)
         if cut and is_latent(site):
-            score = log_prob
-        if isinstance(score, Tensor):
-            score = _masked(score, site)
+            score = _density_of_draw(site, log_prob)
         terms.append(
             Term(
                 site["name"],

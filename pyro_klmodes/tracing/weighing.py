@@ -59,11 +59,9 @@ def weigh(
     rows = [
         torch.cat(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True)
     ]
-    log_p, log_q, score = without_dead_cells(rows[0], rows[1], rows[2])
     if outer > 1:
-        log_p, log_q, score = (
-            x.reshape(x.shape[0] // outer, outer, *x.shape[1:]) for x in (log_p, log_q, score)
-        )
+        rows = [x.reshape(x.shape[0] // outer, outer, *x.shape[1:]) for x in rows]
+    log_p, log_q, score = without_dead_cells(rows[0], rows[1], rows[2])
     no_path = any(isinstance(t.score, Tensor) for r in runs for t in r.q)
     first = runs[0]
     return Draws(
@@ -82,6 +80,7 @@ def weigh(
         score=score if no_path else None,
         leaves=tuple(pair for r in runs for pair in r.leaves),
         outer=outer,
+        tempered=structure.tempered(first.q),
         terms=[("model", t) for r in runs for t in r.p] + [("guide", t) for r in runs for t in r.q],
     )
 
