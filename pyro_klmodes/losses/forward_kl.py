@@ -62,7 +62,8 @@ class ForwardKL(DivergenceLoss):
         NoDensity: at the first step, if the guide has no density at given values.
 
     Source: Bornschein and Bengio (2015); Le et al. (2020); Vehtari et al. (2024) for the smoothed
-    and Prangle and Viscardi (2023) for the tempered weights; Hesterberg (1995) for the defensive mixture.
+    and Prangle and Viscardi (2023) for the tempered weights; Hesterberg (1995) for the defensive
+    mixture.
 
     Example:
         >>> import torch, pyro, pyro.distributions as dist

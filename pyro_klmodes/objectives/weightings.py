@@ -32,7 +32,8 @@ def tempered(
 ) -> Tensor:  # (K, *local)
     """Weights raised to the largest power that keeps half the particles effective.
 
-    The target is then between q and p and moves to p as the guide improves (Prangle and Viscardi, 2023).
+    The target is then between q and p and moves to p as the guide improves (Prangle and Viscardi,
+    2023).
     """
     log_w = log_w.detach()
     return self_normalise(tempering_exponent(log_w, ess_fraction=0.5) * log_w)

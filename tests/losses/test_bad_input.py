@@ -387,7 +387,9 @@ def test_max_plate_nesting_is_a_count(depth):
 
 
 def test_defensive_draws_have_no_path():
-    with pytest.raises(InvalidArgument, match="defensive=0.1 draws from the prior.*estimators"):
+    with pytest.raises(
+        InvalidArgument, match="defensive=0.1 with doubly: draws from the prior.*estimators"
+    ):
         ForwardKL(4, defensive=0.1, estimator=estimators.doubly).loss_and_grads(model, guide)
 
 
