@@ -48,15 +48,23 @@ class Fixed(Estimator):
 
     def value(self, objective: Objective, draws: Draws) -> Tensor:
         """The objective; for forward KL the log-ratio to the guide, whatever proposed the draws."""
-        if objective.part is not Part.WAKE:
-            return value_of(objective, draws)
-        credit = objective.credit(draws.log_w)
-        log_ratio = draws.log_p - draws.log_q
-        return weighted_sum(credit, log_ratio) * draws.weight + objective.shift * draws.rest
+        return _value(objective, draws, objective.wake_credit(draws.log_w))
 
     def loss(self, objective: Objective, draws: Draws) -> Tensor:
         """The value with the gradient of the weighted log-density."""
-        value = self.value(objective, draws)
+        # once for both: smoothing or tempering the weights costs more than the rest
         credit = objective.wake_credit(draws.log_w)
         guide = -weighted_sum(credit, draws.log_q) * draws.weight
+        value = _value(objective, draws, credit)
         return with_gradient(value, guide + model_part(objective, draws))
+
+
+def _value(
+    objective: Objective,
+    draws: Draws,
+    credit: Tensor,  # (K, *local), the objective's wake credit
+) -> Tensor:
+    if objective.part is not Part.WAKE:
+        return value_of(objective, draws)
+    log_ratio = draws.log_p - draws.log_q
+    return weighted_sum(credit, log_ratio) * draws.weight + objective.shift * draws.rest
