@@ -12,6 +12,7 @@ __all__ = [
     "ModelGuideMismatch",
     "NoDensity",
     "NonFiniteLoss",
+    "NotDefined",
     "UnsupportedStructure",
 ]
 
@@ -38,6 +39,10 @@ class IncompatibleEstimator(KLModesError, ValueError):
 
 class NoDensity(KLModesError, ValueError):
     """The guide has no density that can be evaluated at given values."""
+
+
+class NotDefined(KLModesError, NotImplementedError):
+    """A quantity has no definition or no closed form for this guide; the message says what has."""
 
 
 class NonFiniteLoss(KLModesError, FloatingPointError):

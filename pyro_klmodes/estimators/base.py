@@ -46,6 +46,10 @@ class Estimator(ABC):
                 for the guide's sites.
         """
 
+    def takes_strata(self, objective: Objective) -> bool:
+        """Whether draws may be spread over the components of a mixture, with a share each."""
+        return False
+
     def value(self, objective: Objective, draws: Draws) -> Tensor:
         """Scalar: the loss alone."""
         return value_of(objective, draws)

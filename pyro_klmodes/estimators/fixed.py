@@ -46,6 +46,10 @@ class Fixed(Estimator):
             )
         return Cut.DRAWS
 
+    def takes_strata(self, objective: Objective) -> bool:
+        """Where the objective does: the shares are in its weights."""
+        return objective.takes_strata
+
     def value(self, objective: Objective, draws: Draws) -> Tensor:
         """The objective; for forward KL the log-ratio to the guide, whatever proposed the draws."""
         return _value(objective, draws, objective.wake_credit(draws.log_w))

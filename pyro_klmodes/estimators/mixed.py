@@ -37,6 +37,10 @@ class Mixed(Estimator):
             )
         return cut_for_model(objective)
 
+    def takes_strata(self, objective: Objective) -> bool:
+        """Where the objective is differentiated as a whole, and so are the shares."""
+        return objective.takes_strata and cut_for_model(objective) is Cut.NONE
+
     def loss(self, objective: Objective, draws: Draws) -> Tensor:
         """Pathwise loss with the score term added."""
         loss = pathwise_loss(objective, draws)

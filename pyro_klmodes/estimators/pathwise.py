@@ -49,6 +49,10 @@ class Pathwise(Estimator):
             )
         return cut_for_model(objective)
 
+    def takes_strata(self, objective: Objective) -> bool:
+        """Where the objective is differentiated as a whole, and so are the shares."""
+        return objective.takes_strata and cut_for_model(objective) is Cut.NONE
+
     def loss(self, objective: Objective, draws: Draws) -> Tensor:
         """The objective itself where one gradient serves guide and model."""
         return pathwise_loss(objective, draws)

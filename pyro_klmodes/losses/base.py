@@ -19,7 +19,7 @@ from pyro_klmodes.errors import (
     NonFiniteLoss,
 )
 from pyro_klmodes.estimators import Auto, Estimator, Mixed, Pathwise
-from pyro_klmodes.objectives import Objective
+from pyro_klmodes.objectives import Objective, Stratified
 from pyro_klmodes.tracing.density import why_unscored
 from pyro_klmodes.tracing.draws import Draws
 from pyro_klmodes.tracing.handlers import Cut
@@ -102,7 +102,7 @@ class DivergenceLoss(ELBO):
 
         with torch.no_grad():
             draws, layout = self._with_layout(pair, draw)
-            value = self._estimator(layout).value(self.objective, draws)
+            value = self._estimator(layout).value(self._objective(draws), draws)
         return self._checked(value, draws)
 
     def loss_and_grads(
@@ -136,7 +136,11 @@ class DivergenceLoss(ELBO):
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> float:
         """Effective sample size of fresh weights over K, averaged over cells."""
-        log_w = self.draws(model, guide, *args, **kwargs).log_w
+        draws = self.draws(model, guide, *args, **kwargs)
+        log_w = draws.log_w
+        if draws.log_share is not None:
+            share = draws.log_share
+            log_w = log_w + share.reshape(share.shape + (1,) * (log_w.dim() - share.dim()))
         return float(effective_sample_size(log_w).mean()) / log_w.shape[0]
 
     def resolve(
@@ -163,7 +167,7 @@ class DivergenceLoss(ELBO):
         draws, layout = self._with_layout(
             pair, lambda at: self._draws(pair, at, self._cut(pair, at))
         )
-        return self._estimator(layout).loss(self.objective, draws), draws
+        return self._estimator(layout).loss(self._objective(draws), draws), draws
 
     def _with_layout(self, pair: Pair, draw: Callable[[Layout], Draws]) -> tuple[Draws, Layout]:
         """Draw with the layout of an earlier call, or with a new one where that does not fit."""
@@ -195,7 +199,14 @@ class DivergenceLoss(ELBO):
             cut,
             linear=self.objective.linear,
             outer=self.num_outer,
+            stratified=self._estimator(layout).takes_strata(self.objective),
         )
+
+    def _objective(self, draws: Draws) -> Objective:
+        """The objective, on draws that may have shares of their own."""
+        if draws.log_share is None:
+            return self.objective
+        return Stratified(self.objective, draws.log_share)
 
     def _can_nest(self, layout: Layout) -> bool:
         """Whether weights of local latents may be nested in expectations over global ones."""

@@ -5,6 +5,7 @@ from pyro_klmodes.objectives.f_divergence import FDivergence
 from pyro_klmodes.objectives.forward_kl import ForwardKL
 from pyro_klmodes.objectives.power_mean import PowerMean
 from pyro_klmodes.objectives.reverse_kl import ReverseKL
+from pyro_klmodes.objectives.stratified import Stratified
 from pyro_klmodes.objectives.tail_adaptive import TailAdaptive
 from pyro_klmodes.objectives.thermodynamic import Thermodynamic
 
@@ -15,6 +16,7 @@ __all__ = [
     "Part",
     "PowerMean",
     "ReverseKL",
+    "Stratified",
     "TailAdaptive",
     "Thermodynamic",
 ]

@@ -78,6 +78,19 @@ class Objective(ABC):
         return 1
 
     @property
+    def power(self) -> float:
+        """The power p if the value is a function of ``sum_k w_k^p`` or of weights ``~ w_k^p``.
+
+        Zero for all other objectives. A draw with a share of its own then counts ``share * w^p``.
+        """
+        return 0.0
+
+    @property
+    def takes_strata(self) -> bool:
+        """Whether draws may have shares of their own, see ``objectives.stratified``."""
+        return self.linear or self.power != 0.0
+
+    @property
     def smooth(self) -> bool:
         """Whether the curvature exists, so that path-only gradients do."""
         return True

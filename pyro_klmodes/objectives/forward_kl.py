@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_klmodes.errors import IncompatibleEstimator
 from pyro_klmodes.objectives.base import Objective, Part
-from pyro_klmodes.objectives.weightings import Weighting, self_normalised
+from pyro_klmodes.objectives.weightings import Weighting, self_normalised, tempered
 
 __all__ = ["ForwardKL"]
 
@@ -45,6 +45,11 @@ class ForwardKL(Objective):
     def min_particles(self) -> int:
         """A single weight is always one: no signal."""
         return 2
+
+    @property
+    def power(self) -> float:
+        """Weights are proportional to ``w``, unless a tempered one takes a power that varies."""
+        return 0.0 if self.weighting is tempered else 1.0
 
     def __call__(
         self,

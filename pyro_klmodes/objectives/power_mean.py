@@ -63,6 +63,11 @@ class PowerMean(Objective):
         """One particle is the ELBO whatever alpha; lowering that runs away from the posterior."""
         return 1 if self.sign < 0 else 2
 
+    @property
+    def power(self) -> float:
+        """``1 - alpha``."""
+        return 0.0 if math.isinf(self.alpha) else 1.0 - self.alpha
+
     def __call__(
         self,
         log_w: Tensor,  # (K, *local)

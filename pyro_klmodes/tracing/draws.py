@@ -36,6 +36,8 @@ class Draws:
         leaves: pairs (draw with its graph, leaf at which the densities were evaluated).
         log_r: ``(K, *local)`` log-density of the proposal, where that is not the guide.
         outer: number M of outer particles.
+        log_share: ``(K,)`` or ``(K, M)``, log K times the share of each draw in an average over the
+            guide, where draws are spread over the components of a mixture; None for plain draws.
         tempered: a guide site with a scale other than one inside of the weights, or None.
         terms: the summands, for messages.
     """
@@ -52,6 +54,7 @@ class Draws:
     leaves: tuple[tuple[Tensor, Tensor], ...] = ()
     log_r: Tensor | None = None
     outer: int = 1
+    log_share: Tensor | None = None
     tempered: str | None = None
     terms: Sequence[tuple[str, Term]] = field(default=(), repr=False)
 

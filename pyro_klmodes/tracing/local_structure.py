@@ -89,7 +89,7 @@ def _local_plates(
     latent = [t for t in terms if t.latent]
     if not latent:
         return {}, frozenset()
-    names = set.intersection(*(set(t.plates) for t in latent))
+    names = set.intersection(*(set() if t.coupled else set(t.plates) for t in latent))
     outside = [t for t in terms if not t.latent and not names <= set(t.plates)]
     free = independent() & {t.name for t in outside} if outside else frozenset()
     for t in outside:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyro
 
 from pyro_klmodes.tracing.handlers import InnerParticles
-from pyro_klmodes.tracing.plates import PARTICLES
+from pyro_klmodes.tracing.plates import PARTICLES, STRATA
 
 __all__ = ["Nested", "Particles", "Single", "Together"]
 
@@ -33,6 +33,7 @@ class Together:
 
     count: int
     nesting: int
+    stratified: bool = False  # whether a mixture may spread them over its components
     dims = 1
 
     @property
@@ -43,7 +44,7 @@ class Together:
     @contextmanager
     def plate(self) -> Iterator[None]:
         """The particle plate."""
-        with pyro.plate(PARTICLES, self.count, dim=self.dim):
+        with pyro.plate(STRATA if self.stratified else PARTICLES, self.count, dim=self.dim):
             yield
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["PARTICLES", "depth", "plates_of", "split_scale", "subsampled"]
+__all__ = ["PARTICLES", "STRATA", "depth", "plates_of", "split_scale", "subsampled"]
 
 #: the name of the plate that holds the particles, and the prefix of a second one
 PARTICLES = "_klmodes_particles"
+#: the name where particles may be spread over the components of a mixture, with a weight each
+STRATA = f"{PARTICLES}_strata"
 
 
 def plates_of(site: Mapping[str, Any]) -> dict[str, int]:

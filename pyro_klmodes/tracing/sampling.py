@@ -36,6 +36,7 @@ def sample(
     *,
     linear: bool = False,
     outer: int = 1,
+    stratified: bool = False,
     fixed: Mapping[str, Tensor] | None = None,
 ) -> Draws:
     """Draw ``particles`` times ``outer`` particles; all of them see the same minibatch.
@@ -47,13 +48,17 @@ def sample(
         cut: where the graph is cut.
         linear: whether the objective is linear in the log-weights, see ``weigh``.
         outer: M.
+        stratified: whether a mixture may spread the particles over its components, see
+            ``Draws.log_share``.
         fixed: values that guide sites or plates' indices take instead of being drawn.
     """
     runs = []
     indices: Mapping[str, Tensor] = fixed or {}
     count = particles * outer
     # a single particle needs no dimension of its own
-    together = Together(count, layout.nesting) if layout.vectorised and count > 1 else None
+    together = None
+    if layout.vectorised and count > 1:
+        together = Together(count, layout.nesting, stratified=stratified)
     for _ in range(1 if together else count):
         traces = run(
             pair,
@@ -96,6 +101,7 @@ def _terms(traces: Traces, cut: Cut, layout: Layout, *, together: bool) -> Run:
         sources=tuple(n for n, s in sites.items() if not is_delta(s["fn"])),
         indices=traces.indices,
         leaves=traces.leaves,
+        shares=next((s["infer"]["shares"] for s in sites.values() if "shares" in s["infer"]), None),
     )
 
 

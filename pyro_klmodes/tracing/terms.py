@@ -42,6 +42,7 @@ class Term:
     scale: float | Tensor = 1.0
     ratios: Mapping[str, float] = field(default_factory=dict)
     latent: bool = False
+    coupled: bool = False
     score: Tensor | float = 0.0
     site: Mapping[str, Any] | None = field(default=None, repr=False)
 
@@ -121,6 +122,7 @@ def guide_terms(
                 scale,
                 ratios,
                 latent=is_latent(site),
+                coupled=bool(site["infer"].get("couples_plates", False)),
                 score=score,
                 site=site,
             )

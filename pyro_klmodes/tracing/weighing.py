@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_klmodes.tracing.draws import Draws
 from pyro_klmodes.tracing.local_structure import LocalStructure
+from pyro_klmodes.tracing.shares import Shares
 from pyro_klmodes.tracing.terms import Term
 
 __all__ = ["Run", "to_cells", "weigh", "without_dead_cells"]
@@ -27,6 +28,7 @@ class Run:
     sources: tuple[str, ...]
     indices: Mapping[str, Tensor]
     leaves: tuple[tuple[Tensor, Tensor], ...] = ()
+    shares: Shares | None = None
 
 
 def weigh(
@@ -80,6 +82,7 @@ def weigh(
         score=score if no_path else None,
         leaves=tuple(pair for r in runs for pair in r.leaves),
         outer=outer,
+        log_share=first.shares.by_outer(outer) if first.shares else None,
         tempered=structure.tempered(first.q),
         terms=[("model", t) for r in runs for t in r.p] + [("guide", t) for r in runs for t in r.q],
     )
