@@ -1,0 +1,1 @@
+"""Joint densities over the flat vector of all unconstrained latents."""

@@ -1,0 +1,27 @@
+"""Families for single sites of a mean-field guide, each with its exponential-family form."""
+
+from pyro_klmodes.guides.site_families.base import Initial, SiteFamily
+from pyro_klmodes.guides.site_families.bernoulli import Bernoulli
+from pyro_klmodes.guides.site_families.beta import Beta
+from pyro_klmodes.guides.site_families.categorical import Categorical
+from pyro_klmodes.guides.site_families.dirichlet import Dirichlet
+from pyro_klmodes.guides.site_families.gamma import Gamma
+from pyro_klmodes.guides.site_families.log_normal import LogNormal
+from pyro_klmodes.guides.site_families.matching import default_for, family_for
+from pyro_klmodes.guides.site_families.normal import Normal
+from pyro_klmodes.guides.site_families.wishart import Wishart
+
+__all__ = [
+    "Bernoulli",
+    "Beta",
+    "Categorical",
+    "Dirichlet",
+    "Gamma",
+    "Initial",
+    "LogNormal",
+    "Normal",
+    "SiteFamily",
+    "Wishart",
+    "default_for",
+    "family_for",
+]
