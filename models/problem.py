@@ -12,6 +12,8 @@ from torch import Tensor
 
 __all__ = ["Moments", "Problem"]
 
+Quantiles = Callable[[Tensor], Tensor]  # probabilities (P,) -> (P, *site)
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -39,7 +41,8 @@ class Problem:
     Attributes:
         name: What to call it in a table.
         model: The Pyro model, called as ``model(*args, **kwargs)``.
-        reference: Posterior moments per site name. Deterministic sites may be among them.
+        reference: Posterior moments per site name. Deterministic sites may be among them. A site
+            without a finite standard deviation is not; it has quantiles.
         log_evidence: ``log p(data)``, the value every importance-weighted bound climbs to; None
             if it is not known.
         how: How the reference was made: "closed form", "quadrature" or "enumeration".
@@ -50,6 +53,8 @@ class Problem:
         exact_guide: The posterior itself as a guide, where Pyro can express it; ``log p - log q``
             is then the log evidence at every draw.
         guides: Names of the autoguides in ``pyro.infer.autoguide`` that are worth comparing.
+        quantiles: Exact quantiles of the marginals per site name, where moments say little: a
+            function of probabilities of shape (P,) that returns a tensor of shape (P, *site).
         summed_out: Sites the model enumerates. Hide them from an autoguide:
             ``AutoNormal(poutine.block(model, hide=list(problem.summed_out)))``.
 
@@ -73,4 +78,5 @@ class Problem:
     guide: Callable[..., Any] | None = None
     exact_guide: Callable[..., Any] | None = None
     guides: tuple[str, ...] = ("AutoNormal", "AutoMultivariateNormal")
+    quantiles: Mapping[str, Quantiles] = field(default_factory=dict)
     summed_out: tuple[str, ...] = ()

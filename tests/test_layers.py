@@ -15,7 +15,7 @@ ALLOWED = {
     "tracing": set(),
     "estimators": {"objectives", "tracing"},
     "losses": {"weights", "objectives", "tracing", "estimators"},
-    "inference": {"weights", "objectives", "tracing", "estimators", "losses"},
+    "inference": {"weights", "objectives", "tracing", "estimators", "losses", "guides"},
     "testing": {"weights", "objectives", "tracing", "estimators", "losses", "inference"},
     "guides": {"tracing"},
     "diagnostics": {"weights"},

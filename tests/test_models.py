@@ -12,6 +12,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, config_enumerate
+from pyro.poutine.util import site_is_subsample
 from scipy import integrate, optimize, stats
 from scipy.special import logsumexp
 
@@ -23,18 +24,8 @@ from models import (
     gaussian_pair,
     mixture_small,
 )
+from tests.problems import FACTORIES
 
-FACTORIES = {
-    "eight_schools": eight_schools.problem,
-    "eight_schools_non_centred": eight_schools.non_centred_problem,
-    "bimodal": bimodal.problem,
-    "bimodal_mixture": bimodal.mixture_problem,
-    "conjugate_normal": conjugate_normal.problem,
-    "hierarchical_normal": conjugate_normal.hierarchical_problem,
-    "gaussian_pair": gaussian_pair.problem,
-    "noisy_or": discrete_noisy_or.problem,
-    "mixture_small": mixture_small.problem,
-}
 EXACT = [name for name, factory in FACTORIES.items() if factory().exact_guide is not None]
 PARTICLES = 7
 
@@ -79,8 +70,8 @@ def elbo_estimator(case, **options):
 def test_sites_and_shapes_match_the_reference(name):
     case = FACTORIES[name]()
     trace = poutine.trace(case.model).get_trace(*case.args, **case.kwargs)
-    latent = set(trace.stochastic_nodes) - {"data", "schools", "findings"}
-    assert latent - set(case.summed_out) <= set(case.reference)
+    latent = {n for n in trace.stochastic_nodes if not site_is_subsample(trace.nodes[n])}
+    assert latent - set(case.summed_out) <= set(case.reference) | set(case.quantiles)
     for site, moments in case.reference.items():
         assert trace.nodes[site]["value"].shape == moments.mean.shape == moments.sd.shape
         assert (moments.sd > 0).all()
@@ -149,7 +140,7 @@ def test_exact_guide_runs_under_a_particle_plate(name):
 
 
 @every_exact_guide
-def test_draws_of_the_exact_guide_have_the_reference_moments(name):
+def test_draws_of_the_exact_guide_have_the_reference_moments_or_quantiles(name):
     case = FACTORIES[name]()
     draws = 10_000
 
@@ -158,7 +149,17 @@ def test_draws_of_the_exact_guide_have_the_reference_moments(name):
             return case.exact_guide(*args, **kwargs)
 
     trace = poutine.trace(particles).get_trace(*case.args, **case.kwargs)
-    for site, moments in case.reference.items():
+    levels = torch.tensor([0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
+    for site, quantiles in case.quantiles.items():
+        expected = quantiles(levels)  # (levels, *site)
+        values = trace.nodes[site]["value"].reshape(draws, *expected.shape[1:])
+        level = levels.reshape(-1, *[1] * (expected.dim() - 1))
+        share = (values[:, None] < expected).to(values.dtype).mean(0)
+        # 5 standard errors of a binomial share.
+        assert ((share - level).abs() < 5 * (level * (1 - level) / draws).sqrt()).all()
+    # Sites with quantiles have tails too heavy for an error from the fourth moment.
+    for site in set(case.reference) - set(case.quantiles):
+        moments = case.reference[site]
         values = trace.nodes[site]["value"].reshape(draws, *moments.mean.shape)
         centred = values - moments.mean
         # 5 standard errors: of the mean sd/sqrt(S), of the variance from its fourth moment.
