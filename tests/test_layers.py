@@ -20,7 +20,11 @@ ALLOWED = {
     "guides": {"tracing"},
     "diagnostics": {"weights"},
 }
-THIRD_PARTY_HOMES = {"arviz": {"inference_data.py"}, "matplotlib": {"plots.py"}}
+THIRD_PARTY_HOMES = {
+    "arviz": {"inference_data.py"},
+    "matplotlib": {"plots.py"},
+    "zuko": {"guides/flow/zuko_modules.py"},
+}
 
 
 def imported_modules(path):
