@@ -1,4 +1,4 @@
-"""The models that are timed, each with a way to make a fresh guide."""
+"""The models that are timed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoNormal
 from pyro.ops.indexing import Vindex
 from torch import Tensor
 
@@ -28,17 +27,19 @@ class Case:
         model: a Pyro model.
         data: makes the arguments of model and guide.
         summed_out: sites that the model enumerates.
+        amortised: whether all latents are local ones, which a network can read off the data. Such
+            a model is for guides alone.
     """
 
     name: str
     model: Callable[..., Any]
     data: Callable[[], tuple[Tensor, ...]]
     summed_out: list[str] = field(default_factory=list)
+    amortised: bool = False
 
-    def guide(self) -> AutoNormal:
-        """A fresh mean-field guide."""
-        visible = poutine.block(self.model, hide=self.summed_out)
-        return AutoNormal(visible)
+    def guided(self) -> Callable[..., Any]:
+        """What a guide sees of the model."""
+        return poutine.block(self.model, hide=self.summed_out)
 
 
 def logistic_model(x: Tensor, y: Tensor) -> None:
@@ -83,8 +84,23 @@ def mixture_data(size: int = 500) -> tuple[Tensor]:
     return (centres + torch.randn(size, generator=generator),)
 
 
+def local_model(x: Tensor) -> None:
+    """A nonlinear factor for every datum; x has shape (data, 2)."""
+    with pyro.plate("data", x.shape[0]):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z + z.sin(), 0.3).to_event(1), obs=x)
+
+
+def local_data(size: int = 500) -> tuple[Tensor]:
+    """Data from the model."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(size, 2, generator=generator)
+    return (z + z.sin() + 0.3 * torch.randn(size, 2, generator=generator),)
+
+
 CASES = (
     Case("eight schools", eight_schools.non_centred_model, eight_schools.data),
     Case("logistic regression, 1000 x 25", logistic_model, logistic_data),
     Case("mixture of 3, 500 data, summed out", mixture_model, mixture_data, ["component"]),
+    Case("local factors, 500 x 2", local_model, local_data, amortised=True),
 )

@@ -91,6 +91,8 @@ _WITHOUT_PEER = (
 
 def contests(case: Case) -> tuple[Contest, ...]:
     """What is timed on a model. Of these losses of Pyro's only TraceEnum_ELBO sums sites out."""
+    if case.amortised:
+        return ()
     if not case.summed_out:
         return _WITH_PEER + _WITHOUT_PEER
     alone = [Contest(c.name, c.ours, min_particles=c.min_particles) for c in _WITH_PEER[1:]]

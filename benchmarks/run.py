@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyro
 import torch
 
 from benchmarks.cases import Case
-from benchmarks.contests import Contest, contests
+from benchmarks.contests import Contest, MakeLoss, contests
+from benchmarks.guide_contests import LOSSES, GuideContest, guide_contests
 from benchmarks.memory import peak_bytes
 from benchmarks.table import cost_cell, markdown, ratio_cell
-from benchmarks.timing import Timing, time_contest
+from benchmarks.timing import Timing, time_trainings
+from benchmarks.training import Training
 
 __all__ = ["FULL", "QUICK", "Effort", "report"]
 
@@ -26,12 +28,15 @@ class Effort:
     steps: int
 
 
+GUIDE_PARTICLES = 16
+
 FULL = Effort(particles=(1, 16, 64), blocks=60, steps=3)
 QUICK = Effort(particles=(16,), blocks=4, steps=1)
 
 
 def report(cases: Iterable[Case], effort: Effort, tell: Callable[[str], None]) -> str:
-    """Three tables: ratios of time, absolute times, and peak memory."""
+    """Four tables: for losses ratios of time, absolute times, peak memory; and for guides."""
+    cases = list(cases)
     ratios, costs, memory = [], [], []
     for case in cases:
         for contest in contests(case):
@@ -43,6 +48,7 @@ def report(cases: Iterable[Case], effort: Effort, tell: Callable[[str], None]) -
                 ratios.append([*label, contest.peer, *map(ratio_cell, timings)])
                 memory.append([*label, contest.peer, *_memory(case, contest, effort)])
 
+    guides = [row for case in cases for row in _guide_rows(case, effort, tell)]
     columns = [f"K = {k}" for k in effort.particles]
     sections = [
         f"Python packages: torch {torch.__version__}, pyro-ppl {pyro.__version__}.",
@@ -52,6 +58,9 @@ def report(cases: Iterable[Case], effort: Effort, tell: Callable[[str], None]) -
         markdown(["model", "loss", *columns], costs),
         f"Peak memory of a step's tensors at K = {effort.particles[-1]}, in kB:",
         markdown(["model", "loss", "against", "ours", "Pyro's", "ratio"], memory),
+        f"Guides at K = {GUIDE_PARTICLES}: time per step over that of Pyro's guide under the same "
+        "loss, median (quartiles), and milliseconds per step of ours with the first:",
+        markdown(["model", "guide", "against", *LOSSES, "ms"], guides),
     ]
     return "\n\n".join(sections)
 
@@ -59,7 +68,26 @@ def report(cases: Iterable[Case], effort: Effort, tell: Callable[[str], None]) -
 def _time(case: Case, contest: Contest, particles: int, effort: Effort) -> Timing | None:
     if particles < contest.min_particles:
         return None
-    return time_contest(case, contest, particles, blocks=effort.blocks, steps=effort.steps)
+    ours = Training(case, contest.ours(particles))
+    theirs = None if contest.theirs is None else Training(case, contest.theirs(particles))
+    return time_trainings(ours, theirs, blocks=effort.blocks, steps=effort.steps)
+
+
+def _guide_rows(case: Case, effort: Effort, tell: Callable[[str], None]) -> Iterator[list[str]]:
+    for contest in guide_contests(case):
+        tell(f"{case.name}: {contest.name}")
+        timings = [_time_guides(case, contest, make, effort) for make in LOSSES.values()]
+        against = contest.peer if contest.alike else f"({contest.peer})"
+        cost = cost_cell(timings[0])
+        yield [case.name, contest.name, against, *map(ratio_cell, timings), cost]
+
+
+def _time_guides(case: Case, contest: GuideContest, make_loss: MakeLoss, effort: Effort) -> Timing:
+    ours, theirs = (
+        Training(case, make_loss(GUIDE_PARTICLES), make_guide)
+        for make_guide in (contest.ours, contest.theirs)
+    )
+    return time_trainings(ours, theirs, blocks=effort.blocks, steps=effort.steps)
 
 
 def _memory(case: Case, contest: Contest, effort: Effort) -> list[str]:

@@ -7,11 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-from benchmarks.cases import Case
-from benchmarks.contests import Contest
 from benchmarks.training import Training
 
-__all__ = ["Timing", "time_contest"]
+__all__ = ["Timing", "time_trainings"]
 
 
 @dataclass(frozen=True)
@@ -31,16 +29,12 @@ class Timing:
     spread: tuple[float, float] | None = None
 
 
-def time_contest(
-    case: Case, contest: Contest, particles: int, *, blocks: int, steps: int
-) -> Timing:
-    """Alternate blocks of steps of the two losses, after a block that is not counted."""
-    ours = Training(case, contest.ours(particles))
-    if contest.theirs is None:
+def time_trainings(ours: Training, theirs: Training | None, *, blocks: int, steps: int) -> Timing:
+    """Alternate blocks of steps of the two, after a block that is not counted."""
+    if theirs is None:
         seconds = [ours.run(steps, _seconds) / steps for _ in range(blocks + 1)][1:]
         return Timing(median(seconds))
 
-    theirs = Training(case, contest.theirs(particles))
     rounds = [
         (ours.run(steps, _seconds) / steps, theirs.run(steps, _seconds) / steps)
         for _ in range(blocks + 1)

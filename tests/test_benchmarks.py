@@ -1,11 +1,14 @@
 """The benchmarks run, and their tables say what was measured."""
 
+import math
+
 import pytest
 from click.testing import CliRunner
 
 from benchmarks.__main__ import main
 from benchmarks.cases import CASES
 from benchmarks.contests import contests
+from benchmarks.guide_contests import LOSSES, guide_contests
 from benchmarks.memory import peak_bytes
 from benchmarks.table import BEGIN, END, update
 from benchmarks.training import Training
@@ -17,9 +20,12 @@ def test_a_quick_run_has_a_row_for_every_contest():
     assert result.exit_code == 0, result.output
     rows = [line.split(" | ") for line in result.stdout.splitlines() if line.startswith("| eight")]
     pairs = [c for c in contests(CASES[0]) if c.theirs is not None]
-    assert len(rows) == len(contests(CASES[0])) + 2 * len(pairs)  # costs, and ratios and memory
-    ratios = [float(row[3].split()[0]) for row in rows[: len(pairs)]]
-    assert all(0.1 < ratio < 10 for ratio in ratios)
+    guides = guide_contests(CASES[0])
+    # costs, ratios and memory of losses, and guides
+    assert len(rows) == len(contests(CASES[0])) + 2 * len(pairs) + len(guides)
+    by_loss = [float(row[3].split()[0]) for row in rows[: len(pairs)]]
+    by_guide = [float(cell.split()[0]) for row in rows[-len(guides) :] for cell in row[3:5]]
+    assert all(0.1 < ratio < 10 for ratio in (*by_loss, *by_guide))
 
 
 def test_an_unknown_case_is_refused():
@@ -33,6 +39,18 @@ def test_the_cases_broadcast_over_particles(case):
     # a case that did not would warn, and its particles would be timed one after the other
     training = Training(case, ReverseKL(2))
     assert training.run(1, lambda work: len(work())) == 1
+
+
+@pytest.mark.parametrize(
+    ("case", "contest"),
+    [pytest.param(c, g, id=f"{c.name}, {g.name}") for c in CASES for g in guide_contests(c)],
+)
+def test_both_guides_of_a_contest_train_under_both_losses(case, contest):
+    for make_loss in LOSSES.values():
+        for make_guide in (contest.ours, contest.theirs):
+            training = Training(case, make_loss(2), make_guide)
+            (loss,) = training.run(1, lambda work: work())
+            assert math.isfinite(loss)
 
 
 def test_two_trainings_do_not_share_parameters():
