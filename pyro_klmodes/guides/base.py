@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,12 +13,15 @@ from pyro.infer.autoguide import AutoGuide, init_to_median
 from torch import Tensor
 
 from pyro_klmodes.errors import InvalidArgument, NotDefined, UnsupportedStructure
+from pyro_klmodes.guides.arguments import check_callable, positive_number
+from pyro_klmodes.guides.bijection import is_discrete
 from pyro_klmodes.guides.latents import Latent, latents_of
 from pyro_klmodes.guides.signature import Signatures
 from pyro_klmodes.tracing import log_density
 from pyro_klmodes.tracing.guide_alone import draw_alone
 from pyro_klmodes.tracing.prototype import Prototype, indices_given, prototype_of
 from pyro_klmodes.tracing.randomness import same_random_state
+from pyro_klmodes.tracing.surroundings import refuse_plates_to_the_right
 
 __all__ = ["DensityGuide"]
 
@@ -58,11 +60,12 @@ class DensityGuide(AutoGuide):
     ) -> None:
         if not callable(model):
             raise InvalidArgument(f"model={model!r} must be a Pyro model, something to call.")
-        if not (isinstance(init_scale, float | int) and 0 < init_scale < math.inf):
-            raise InvalidArgument(f"init_scale={init_scale!r} must be a positive number.")
+        check_callable("init_loc_fn", init_loc_fn, "a function of a site, such as init_to_median")
+        if create_plates is not None:
+            check_callable("create_plates", create_plates, "a function of the model's arguments")
         super().__init__(model, create_plates=create_plates)
         self.init_loc_fn = init_loc_fn
-        self.init_scale = float(init_scale)
+        self.init_scale = positive_number("init_scale", init_scale)
         self.latents: dict[str, Latent] = {}
         self._seen = Signatures()
         self._given: frozenset[str] = frozenset()
@@ -136,6 +139,7 @@ class DensityGuide(AutoGuide):
         if self.master is not None:
             self.master()._check_prototype(prototype.trace)
         self.latents = latents_of(prototype)
+        self._check_initial()
         self._remember(prototype, args, kwargs)
         self._create_parameters()
         self.prototype_trace = prototype.trace  # last: a set-up that fails is tried again
@@ -163,11 +167,12 @@ class DensityGuide(AutoGuide):
         self._prototype_frames = {
             f.name: f for s in prototype.sites.values() for f in s["cond_indep_stack"]
         }
+        refuse_plates_to_the_right(self._prototype_frames.values())
         self._seen.put(args, kwargs, self._prototype_frames)
 
     def _check_latents(self, prototype: Prototype) -> None:
         sites = prototype.sites
-        discrete = [n for n, s in sites.items() if s["fn"].support.is_discrete]
+        discrete = [n for n, s in sites.items() if is_discrete(s["fn"].support)]
         if not sites:
             raise UnsupportedStructure(
                 f"{type(self).__name__}: the model has no latent sites to guide; all its sites are "
@@ -180,6 +185,15 @@ class DensityGuide(AutoGuide):
                 f"'{discrete[0]}'. Mark it infer={{'enumerate': 'parallel'}} to have it summed "
                 "out, or give it to AutoMeanField, alone or in an AutoGuideList."
             )
+
+    def _check_initial(self) -> None:
+        for name, latent in self.latents.items():
+            if not latent.discrete and not bool(latent.unconstrained.isfinite().all()):
+                raise InvalidArgument(
+                    f"init_loc_fn puts site '{name}' on the boundary of its support, "
+                    f"{latent.support}, where unconstrained space has no point. Start inside, for "
+                    "instance with init_loc_fn=init_to_feasible."
+                )
 
     def _check_unchanged(self, prototype: Prototype) -> None:
         now = latents_of(prototype)
@@ -227,12 +241,30 @@ class DensityGuide(AutoGuide):
     def _own_plates(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterable[Any]:
         if self.create_plates is None:
             return ()
-        plates = self.create_plates(*args, **kwargs)
-        plates = [plates] if isinstance(plates, pyro.plate) else list(plates)
+        returned = self.create_plates(*args, **kwargs)
+        several = isinstance(returned, Iterable) and not isinstance(returned, pyro.plate)
+        plates = list(returned) if several else [returned]
+        if not all(isinstance(plate, pyro.plate) for plate in plates):
+            raise InvalidArgument(
+                f"create_plates returned {returned!r}; it must return a pyro.plate or several."
+            )
         for plate in plates:
-            if not isinstance(plate, pyro.plate):
-                raise InvalidArgument(f"create_plates returned {plate!r}, which is no pyro.plate.")
+            self._check_plate(plate)
         return plates
+
+    def _check_plate(self, plate: Any) -> None:
+        frame = self._prototype_frames.get(plate.name)
+        if frame is None:
+            return
+        size = frame.size if frame.full_size is None else frame.full_size
+        whole = frame.size == size  # with these arguments the model takes no minibatch
+        fits = plate.size == size and not (whole and plate.subsample_size != size)
+        if not fits or plate.dim not in (None, frame.dim):
+            raise InvalidArgument(
+                f"create_plates returned plate '{plate.name}' with size={plate.size}, "
+                f"subsample_size={plate.subsample_size}, dim={plate.dim}; the model has it with "
+                f"size={size}, subsample_size={frame.size}, dim={frame.dim}. Give both the same."
+            )
 
     @contextmanager
     def _in_plates(self, latent: Latent) -> Iterator[None]:
@@ -247,6 +279,8 @@ class DensityGuide(AutoGuide):
     def __getstate__(self) -> dict[str, Any]:
         # A model is often a closure, which cannot be pickled; the guide works without it. (Pyro
         # drops it from the original, too.)
+        for parameter in self.parameters():  # Pyro hangs a weak reference on those of plain modules
+            vars(parameter).pop("unconstrained", None)
         state = self.__dict__.copy()
         state.update(_model=None, master=None, plates={})
         if self.prototype_trace is not None:

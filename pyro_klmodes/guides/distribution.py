@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.guides.bijection import is_discrete
 from pyro_klmodes.guides.joint.base import JointDensity, JointFamily
 from pyro_klmodes.guides.joint_guide import JointGuide
 
@@ -55,7 +56,8 @@ class AutoDistribution(JointGuide):
         create_plates: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__(model, init_loc_fn=init_loc_fn, create_plates=create_plates)
-        if not callable(distribution):
+        # a distribution of Pyro's can be called, and draws
+        if not callable(distribution) or isinstance(distribution, Distribution):
             raise InvalidArgument(
                 f"distribution={distribution!r} must be a function of the initial location that "
                 "returns a distribution, for instance lambda loc: dist.Normal(loc, 1).to_event(1)."
@@ -93,6 +95,11 @@ class _Called(JointFamily):
         if not isinstance(made, Distribution):
             raise InvalidArgument(
                 f"distribution returned {type(made).__name__}; it must return a distribution."
+            )
+        if made.support is not None and is_discrete(made.support):
+            raise InvalidArgument(
+                f"distribution returned {made}, which is discrete; unconstrained latents need a "
+                "density."
             )
         if made.event_shape != self.loc.shape or made.batch_shape:
             raise InvalidArgument(

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions.transforms import IndependentTransform
 
 from pyro_klmodes.errors import NotDefined
-from pyro_klmodes.guides.bijection import bijection_to
+from pyro_klmodes.guides.bijection import bijection_to, is_discrete
 from pyro_klmodes.tracing.prototype import Prototype
 
 __all__ = ["Latent", "latents_of"]
@@ -43,7 +43,7 @@ class Latent:
     @property
     def discrete(self) -> bool:
         """Whether its values are counted and not measured."""
-        return bool(self.fn.support.is_discrete)
+        return is_discrete(self.fn.support)
 
     @property
     def support(self) -> Any:

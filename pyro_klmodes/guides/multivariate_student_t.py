@@ -8,6 +8,7 @@ from typing import Any
 from pyro.infer.autoguide import init_to_median
 from torch import Tensor
 
+from pyro_klmodes.guides.arguments import SCALES, check_kind
 from pyro_klmodes.guides.joint.elliptical import Elliptical
 from pyro_klmodes.guides.joint.radial import StudentT
 from pyro_klmodes.guides.joint.scales import Full, ScaleStructure
@@ -69,6 +70,7 @@ class AutoMultivariateStudentT(JointGuide):
             model, init_loc_fn=init_loc_fn, init_scale=init_scale, create_plates=create_plates
         )
         self.radial = StudentT(df, learn_df=learn_df)
+        check_kind("scale", scale, ScaleStructure, SCALES)
         self.scale = scale
 
     def _family(

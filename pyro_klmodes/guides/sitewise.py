@@ -15,6 +15,7 @@ from torch.distributions import constraints
 
 from pyro_klmodes.guides.base import DensityGuide
 from pyro_klmodes.guides.latents import Latent
+from pyro_klmodes.guides.site_families.unconstrained import is_real
 
 __all__ = ["SitewiseGuide", "constrained", "parameter_of", "set_parameter"]
 
@@ -44,6 +45,8 @@ def constrained(
     base: Any,  # distribution over the unconstrained value, its event dimensions declared
 ) -> Any:
     """A distribution over unconstrained space carried to the support of a site."""
+    if is_real(latent.support):
+        return base
     return dist.TransformedDistribution(base, [latent.transform.with_cache()])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from scipy import special
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.guides.arguments import positive_number
 from pyro_klmodes.guides.latents import Latent
 from pyro_klmodes.guides.sitewise import SitewiseGuide, constrained, parameter_of, set_parameter
 
@@ -66,9 +65,8 @@ class AutoStudentT(SitewiseGuide):
         super().__init__(
             model, init_loc_fn=init_loc_fn, init_scale=init_scale, create_plates=create_plates
         )
-        if not (isinstance(df, float | int) and 0 < df < math.inf):
-            raise InvalidArgument(f"df={df!r} must be a positive number.")
-        self.df, self.learn_df = float(df), learn_df
+        self.df = positive_number("df", df, "; use AutoMeanField for infinity")
+        self.learn_df = learn_df
 
     def _create_parameters(self) -> None:
         self.locs, self.scales, self.dfs = PyroModule(), PyroModule(), PyroModule()

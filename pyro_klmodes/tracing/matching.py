@@ -42,7 +42,8 @@ def check_sites(traces: Traces) -> None:
         if name not in model:
             raise ModelGuideMismatch(
                 f"guide site '{name}' is not in the model. Remove it, rename it, or mark it with "
-                "infer={'is_auxiliary': True} if it is meant to be auxiliary."
+                "infer={'is_auxiliary': True} if it is meant to be auxiliary; if the model samples "
+                "it for some data only, sample it always and mask it (poutine.mask)."
             )
         if not is_latent(model[name]):
             raise ModelGuideMismatch(
@@ -53,5 +54,6 @@ def check_sites(traces: Traces) -> None:
         if missing and not is_delta(site["fn"]) and not is_enumerated(name, site, traces):
             raise ModelGuideMismatch(
                 f"model site '{name}' is latent but not in the guide. Add it to the guide, or, if "
-                "it is discrete, sum it out with infer={'enumerate': 'parallel'}."
+                "it is discrete, sum it out with infer={'enumerate': 'parallel'}; if the model "
+                "samples it for some data only, sample it always and mask it (poutine.mask)."
             )

@@ -15,7 +15,7 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyro_klmodes.errors import UnsupportedStructure
+from pyro_klmodes.errors import InvalidArgument, UnsupportedStructure
 from pyro_klmodes.tracing.handlers import is_latent
 from pyro_klmodes.tracing.randomness import same_random_state
 
@@ -71,13 +71,14 @@ def prototype_of(
     """Run a model several times, hidden from outer handlers, and describe its latent sites.
 
     Raises:
+        InvalidArgument: if ``init_loc_fn`` returns no point of a site's support.
         UnsupportedStructure: if a site comes and goes, changes its shape or its support from one
             run to the next, or stands in a sequential plate.
     """
     indices = _Indices()
     with poutine.block(), torch.no_grad(), indices:
         # What is kept uses up its random numbers, or what is drawn next would depend on it.
-        trace = _latents(InitMessenger(init_loc_fn)(model), args, kwargs)
+        trace = _latents(InitMessenger(_checked(init_loc_fn))(model), args, kwargs)
         with same_random_state():
             for _ in range(_LOOKS):
                 _check_same(trace, _latents(model, args, kwargs))
@@ -117,6 +118,37 @@ def _latents(model: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
         if not is_latent(site) or site["infer"].get("enumerate") == "parallel":
             trace.remove_node(name)
     return trace
+
+
+def _checked(init_loc_fn: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+    """The same function, refusing values that a site cannot have."""
+
+    def checked(site: Any) -> Tensor:
+        value = init_loc_fn(site)
+        wrong = _why_no_value(value, site["fn"])
+        if wrong:
+            raise InvalidArgument(
+                f"init_loc_fn returned {wrong} for site '{site['name']}'; it must return a tensor "
+                f"of shape {tuple(site['fn'].shape())} in the support {site['fn'].support}."
+            )
+        return value
+
+    return checked
+
+
+def _why_no_value(value: Any, fn: Any) -> str:
+    if not isinstance(value, Tensor):
+        return repr(value)
+    if value.shape != fn.shape():
+        return f"a tensor of shape {tuple(value.shape)}"
+    if not bool(value.isfinite().all()):
+        return "NaN or infinity"
+    with contextlib.suppress(NotImplementedError):  # of supports that cannot tell
+        if not fn.support.is_discrete and not value.is_floating_point():
+            return f"a tensor of {value.dtype}"
+        if not bool(fn.support.check(value).all()):
+            return "a value outside of the support"
+    return ""
 
 
 def _check_same(first: Trace, other: Trace) -> None:

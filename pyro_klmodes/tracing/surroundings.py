@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.runtime import get_plates
 
 from pyro_klmodes.errors import UnsupportedStructure
 from pyro_klmodes.tracing.plates import STRATA
 
-__all__ = ["Surroundings"]
+__all__ = ["Surroundings", "refuse_plates_to_the_right"]
+
+
+def refuse_plates_to_the_right(own: Iterable[CondIndepStackFrame]) -> None:
+    """Refuse to set up a guide inside of a plate that takes the place of its own.
+
+    Pyro moves plates without a fixed dimension left of those that they are entered in.
+
+    Raises:
+        UnsupportedStructure: naming both plates.
+    """
+    around = [f for f in get_plates() if f.vectorized]
+    for frame in own:
+        for other in around:
+            if other.dim > frame.dim:
+                raise UnsupportedStructure(
+                    f"the guide is first called inside of plate '{other.name}' of dim={other.dim}, "
+                    f"right of the model's own plate '{frame.name}' of dim={frame.dim}. Give "
+                    f"'{other.name}' a dim left of all plates of the model (for vectorised "
+                    "particles: a larger max_plate_nesting)."
+                )
 
 
 @dataclass(frozen=True)
