@@ -11,6 +11,7 @@ from pyro.infer.autoguide import init_to_median
 from torch import Tensor
 
 from pyro_klmodes.errors import InvalidArgument, UnsupportedStructure
+from pyro_klmodes.guides.arguments import RADIALS, SCALES, check_callable, check_kind
 from pyro_klmodes.guides.joint.base import JointDensity
 from pyro_klmodes.guides.joint.mixture import Mixture, MixtureDensity
 from pyro_klmodes.guides.joint.modes import FromModes
@@ -37,10 +38,24 @@ class AutoMixture(JointGuide):
     spread evenly over the components and count :math:`\pi_c / n_c` each; no component is missed,
     and no gradient passes through the choice of one. *Implicit*: everywhere else, Pyro's own losses
     included, draws are of the mixture, with gradients by implicit reparameterisation: unbiased as
-    well, but of large variance where components lie far apart.
+    well, of less variance where components overlap, and of much more where they lie apart.
 
     Reverse KL finds the modes that the components start near and leaves the others; where they
-    matter, prefer an importance-weighted or forward divergence, and a wide start.
+    matter, prefer an importance-weighted or forward divergence, and a wide start. On eight normals
+    on a circle of radius 8, of unequal mass (0.05 to 0.2), with eight components that start at
+    ``Spread(6.0)`` around the centre, 64 draws a step and 2500 steps, median (range) of five seeds:
+
+    =====================================  ==================  ================  ================
+    fit                                    E_p[log p/q]        ESS / draws       mode entropy
+    =====================================  ==================  ================  ================
+    one Gaussian, ``ReverseKL(64)``        63 (41 to 64)       .01 (.00 to .12)  .01 (.01 to .39)
+    ``ReverseKL(64)``, stratified          2.5 (1.2 to 5.3)    .27 (.00 to .94)  .82 (.70 to .90)
+    ``IWAE(8, num_outer=8)``, stratified   .43 (.31 to 12.9)   .43 (.00 to .52)  .91 (.01 to .95)
+    ``ForwardKL(64)``, stratified          .32 (.12 to .45)    .53 (.46 to .77)  .96 (.96 to .97)
+    =====================================  ==================  ================  ================
+
+    The first column is zero and the last 0.96 for a perfect fit (entropy of the masses of the modes
+    over log 8). One start of the importance-weighted bound lost all modes but one.
 
     Args:
         model: a Pyro model with continuous latents and no subsampled plate around them.
@@ -98,8 +113,11 @@ class AutoMixture(JointGuide):
             raise InvalidArgument(
                 f"num_components={num_components}: a mixture needs at least 1 component."
             )
-        if not isinstance(draws, Stratified | Implicit):
-            raise InvalidArgument(f"draws={draws!r} must be Stratified() or Implicit().")
+        check_kind("scale", scale, ScaleStructure, SCALES)
+        check_kind("radial", radial, RadialLaw, RADIALS)
+        check_callable("start", start, "Spread(), Sobol(), At(points), FromModes() or a function")
+        check_kind("draws", draws, (Stratified, Implicit), "Stratified() or Implicit()")
+        check_kind("min_weight", min_weight, (float, int), "a number")
         self.num_components = num_components
         self.scale, self.radial, self.start = scale, radial, start
         self.draws = draws

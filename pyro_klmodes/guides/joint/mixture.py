@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 
@@ -19,7 +18,7 @@ from pyro_klmodes.guides.joint.mixture_quantiles import mixture_quantiles
 from pyro_klmodes.guides.joint.radial import Gaussian, Radial, RadialLaw
 from pyro_klmodes.guides.joint.scale_base import Scale
 from pyro_klmodes.guides.joint.scales import Diagonal, ScaleStructure
-from pyro_klmodes.guides.joint.spread import Spread, Start
+from pyro_klmodes.guides.joint.spread import At, Spread, Start
 
 __all__ = ["Mixture", "MixtureDensity"]
 
@@ -191,6 +190,7 @@ class Mixture(JointFamily):
         super().__init__()
         _check(num_components, min_weight)
         self.min_weight = min_weight
+        self.structure, self.law = scale, radial
         locs = _locations(start, loc.detach(), num_components, init_scale)
         self.logits = PyroParam(loc.new_zeros(num_components), constraints.real)
         self.locs = PyroParam(locs, constraints.real)
@@ -236,12 +236,20 @@ class Mixture(JointFamily):
         num_kept = _number_kept(weights, keep, threshold)
         kept = order[:num_kept].sort().values
 
-        smaller = copy.deepcopy(self)
+        locs = self.locs.detach()[kept]
+        smaller = Mixture(
+            locs[0],
+            num_components=num_kept,
+            scale=self.structure,
+            radial=self.law,
+            start=At(locs),
+            min_weight=self.min_weight,
+        )
         share = weights[kept] / weights[kept].sum()
         free = (share - self.min_weight).clamp(min=torch.finfo(share.dtype).tiny)
         smaller.logits = PyroParam(free.log(), constraints.real)
-        smaller.locs = PyroParam(self.locs.detach()[kept], constraints.real)
         smaller.scale = self.scale.subset(kept)
+        smaller.radial.load_state_dict(self.radial.state_dict())
         return smaller
 
 
