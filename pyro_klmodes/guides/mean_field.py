@@ -10,9 +10,10 @@ from pyro.infer.autoguide import init_to_median
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.errors import InvalidArgument, NotDefined
+from pyro_klmodes.guides.arguments import check_kind
 from pyro_klmodes.guides.latents import Latent
-from pyro_klmodes.guides.site_families import SiteFamily, family_for
+from pyro_klmodes.guides.site_families import ExponentialFamily, SiteFamily, family_for
 from pyro_klmodes.guides.sitewise import SitewiseGuide, parameter_of, set_parameter
 
 __all__ = ["AutoMeanField"]
@@ -23,9 +24,10 @@ class AutoMeanField(SitewiseGuide):
 
     Real sites get a Normal, positive ones a LogNormal, the unit interval a Beta, simplices a
     Dirichlet, positive definite matrices a Wishart, zero and one a Bernoulli, 0, ..., n-1 a
-    Categorical; any other continuous support a Normal in unconstrained space. Every family is an
-    exponential family with its natural and mean parameters (``natural_parameters``). Sites in
-    plates have parameters of their own for every datum, also in minibatches.
+    Categorical; any other continuous support a Normal in unconstrained space. All of these are
+    exponential families with natural and mean parameters (``natural_parameters``). Where local
+    posteriors have several modes there is ``site_families.NormalMixture``. Sites in plates have
+    parameters of their own for every datum, also in minibatches.
 
     Args:
         model: a Pyro model. Discrete latents need a loss with a score-function gradient.
@@ -70,7 +72,9 @@ class AutoMeanField(SitewiseGuide):
         super().__init__(
             model, init_loc_fn=init_loc_fn, init_scale=init_scale, create_plates=create_plates
         )
-        self.families: dict[str, SiteFamily] = dict(families or {})
+        families = {} if families is None else families
+        check_kind("families", families, Mapping, 'families by site, such as {"rate": Gamma()}')
+        self.families: dict[str, SiteFamily] = dict(families)
         self._names: dict[str, tuple[str, ...]] = {}
 
     def _create_parameters(self) -> None:
@@ -102,13 +106,35 @@ class AutoMeanField(SitewiseGuide):
         """The parameters of a site by name; inside of its plates, those of the minibatch."""
         return {p: parameter_of(getattr(self, p), name) for p in self._names[name]}
 
+    def exponential_family(self, name: str) -> ExponentialFamily:
+        """The family of a site, if it is an exponential family.
+
+        Raises:
+            NotDefined: if it is not, naming the site.
+        """
+        family = self.families[name]
+        if not isinstance(family, ExponentialFamily):
+            raise NotDefined(
+                f"site '{name}' has the family {family!r}, which is no exponential family and has "
+                "no natural or mean parameters; its parameters are parameters_of(name)."
+            )
+        return family
+
     def natural_parameters(self, name: str) -> tuple[Tensor, ...]:
-        """The natural parameters of a site's family, see ``site_families``."""
-        return self.families[name].natural(self.parameters_of(name))
+        """The natural parameters of a site's family, see ``site_families``.
+
+        Raises:
+            NotDefined: if the family is no exponential family.
+        """
+        return self.exponential_family(name).natural(self.parameters_of(name))
 
     def mean_parameters(self, name: str) -> tuple[Tensor, ...]:
-        """The expected sufficient statistics of a site's family."""
-        return self.families[name].mean_parameters(self.parameters_of(name))
+        """The expected sufficient statistics of a site's family.
+
+        Raises:
+            NotDefined: if the family is no exponential family.
+        """
+        return self.exponential_family(name).mean_parameters(self.parameters_of(name))
 
     def _distribution(self, latent: Latent, drawn: Mapping[str, Tensor]) -> Any:
         family = self.families[latent.name]

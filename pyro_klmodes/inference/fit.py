@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Iterable
 from operator import attrgetter
@@ -20,6 +19,7 @@ from pyro_klmodes.inference.isolation import seeded
 from pyro_klmodes.inference.progress import progress_bar
 from pyro_klmodes.inference.result import FitResult, FittedGuide
 from pyro_klmodes.inference.step import Stepper
+from pyro_klmodes.inference.versions import versions
 from pyro_klmodes.losses import DivergenceLoss
 
 __all__ = ["StepInfo", "fit"]
@@ -106,7 +106,7 @@ def fit(
                 args=args,
                 kwargs=kwargs,
                 seed=seed,
-                versions=_versions(),
+                versions=versions(),
                 seconds=time.perf_counter() - started,
                 interrupted=interrupted,
             )
@@ -178,14 +178,3 @@ def _plain_parameters(*modules: Any) -> dict[str, Tensor]:
             name = name.removesuffix("_unconstrained")
             params[name] = attrgetter(name)(module).detach().clone()
     return params
-
-
-def _versions() -> dict[str, str]:
-    from pyro_klmodes import __version__
-
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "pyro-ppl": pyro.__version__,
-        "pyro-klmodes": __version__,
-    }

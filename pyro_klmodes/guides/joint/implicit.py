@@ -32,12 +32,15 @@ __all__ = ["implicit_draw"]
 
 def implicit_draw(
     value: Tensor,  # (*batch, D) drawn of the mixture given the stretch, without gradients
-    log_weights: Tensor,  # (C,)
-    locs: Tensor,  # (C, D)
-    scale: TriangularScale,  # of C components
+    log_weights: Tensor,  # (C,) or (*batch, C)
+    locs: Tensor,  # (C, D) or (*batch, C, D)
+    scale: TriangularScale,  # of C components, or of (*batch, C) if diagonal
     stretch: Tensor,  # (*batch) or (): all scales are multiplied by it
 ) -> Tensor:  # (*batch, D)
     """The draw itself, with the gradients of a Gaussian mixture's parameters and of the stretch.
+
+    All draws may be of one mixture, or each of its own: then the batch dimensions of the parameters
+    broadcast with those of the draws, and the scale must be diagonal.
 
     First derivatives only. For K draws it takes O(K C D^2) operations (a full scale needs O(C D^3)
     once in addition) and holds K D x D matrices.
@@ -65,7 +68,7 @@ def implicit_draw(
 
 
 def _log_share_before(
-    log_weights: Tensor,  # (C,)
+    log_weights: Tensor,  # (C,) or (*batch, C)
     log_normal: Tensor,  # (*batch, C, D)
 ) -> Tensor:  # (*batch, C, D)
     """``log r_c(z_{<j})``: which component the coordinates before j speak for."""

@@ -13,7 +13,7 @@ from scipy import special
 from torch import Tensor
 from torch.distributions import Chi2
 
-from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.guides.arguments import positive_number
 
 __all__ = ["Gaussian", "Radial", "RadialLaw", "RadialParameters", "StudentT"]
 
@@ -118,10 +118,7 @@ class StudentT(RadialLaw):
     learn_df: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.df < math.inf:
-            raise InvalidArgument(
-                f"df is {self.df}, but must be positive and finite; use Gaussian() for infinity."
-            )
+        positive_number("df", self.df, "; use Gaussian() for infinity")
 
     def parameters(
         self,

@@ -1,14 +1,16 @@
-"""Families for single sites of a mean-field guide, each with its exponential-family form."""
+"""Families for single sites of a mean-field guide, most with an exponential-family form."""
 
 from pyro_klmodes.guides.site_families.base import Initial, SiteFamily
 from pyro_klmodes.guides.site_families.bernoulli import Bernoulli
 from pyro_klmodes.guides.site_families.beta import Beta
 from pyro_klmodes.guides.site_families.categorical import Categorical
 from pyro_klmodes.guides.site_families.dirichlet import Dirichlet
+from pyro_klmodes.guides.site_families.exponential import ExponentialFamily
 from pyro_klmodes.guides.site_families.gamma import Gamma
 from pyro_klmodes.guides.site_families.log_normal import LogNormal
 from pyro_klmodes.guides.site_families.matching import default_for, family_for
 from pyro_klmodes.guides.site_families.normal import Normal
+from pyro_klmodes.guides.site_families.normal_mixture import NormalMixture
 from pyro_klmodes.guides.site_families.wishart import Wishart
 
 __all__ = [
@@ -16,10 +18,12 @@ __all__ = [
     "Beta",
     "Categorical",
     "Dirichlet",
+    "ExponentialFamily",
     "Gamma",
     "Initial",
     "LogNormal",
     "Normal",
+    "NormalMixture",
     "SiteFamily",
     "Wishart",
     "default_for",

@@ -13,14 +13,15 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 from torch.nn.functional import softplus
 
-from pyro_klmodes.guides.site_families.base import Initial, SiteFamily, column
+from pyro_klmodes.guides.site_families.base import Initial, column
+from pyro_klmodes.guides.site_families.exponential import ExponentialFamily
 from pyro_klmodes.guides.site_families.supports import is_boolean
 
 __all__ = ["Bernoulli"]
 
 
 @dataclass(frozen=True)
-class Bernoulli(SiteFamily):
+class Bernoulli(ExponentialFamily):
     """``x ~ Bernoulli(logits=logits)`` in every entry of a site with values 0 and 1.
 
     Parameter ``logits``: ``(*batch, *event)``, which is the natural parameter for the statistic x.

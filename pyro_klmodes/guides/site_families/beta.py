@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from pyro_klmodes.guides.site_families.base import Initial, SiteFamily, column
+from pyro_klmodes.guides.site_families.base import Initial, column
+from pyro_klmodes.guides.site_families.exponential import ExponentialFamily
 from pyro_klmodes.guides.site_families.simplex_moments import (
     concentration_around,
     concentration_with_mean_logs,
@@ -24,7 +25,7 @@ __all__ = ["Beta"]
 
 
 @dataclass(frozen=True)
-class Beta(SiteFamily):
+class Beta(ExponentialFamily):
     """``x ~ Beta(concentration1, concentration0)`` in every entry of a site in (0, 1).
 
     Parameters ``concentration1`` (a) and ``concentration0`` (b): ``(*batch, *event)``. Natural

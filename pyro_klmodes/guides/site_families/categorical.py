@@ -12,14 +12,15 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from pyro_klmodes.guides.site_families.base import Initial, SiteFamily, column
+from pyro_klmodes.guides.site_families.base import Initial, column
+from pyro_klmodes.guides.site_families.exponential import ExponentialFamily
 from pyro_klmodes.guides.site_families.supports import number_of_categories
 
 __all__ = ["Categorical"]
 
 
 @dataclass(frozen=True)
-class Categorical(SiteFamily):
+class Categorical(ExponentialFamily):
     """``x ~ Categorical(logits=logits)`` in every entry of a site with values 0, ..., n-1.
 
     Parameter ``logits``: ``(*batch, *event, n)``, which are the natural parameters for the

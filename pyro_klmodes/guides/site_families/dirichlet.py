@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from pyro_klmodes.guides.site_families.base import Initial, SiteFamily
+from pyro_klmodes.guides.site_families.base import Initial
 from pyro_klmodes.guides.site_families.beta import beta_quantile
+from pyro_klmodes.guides.site_families.exponential import ExponentialFamily
 from pyro_klmodes.guides.site_families.simplex_moments import (
     concentration_around,
     concentration_with_mean_logs,
@@ -24,7 +25,7 @@ __all__ = ["Dirichlet"]
 
 
 @dataclass(frozen=True)
-class Dirichlet(SiteFamily):
+class Dirichlet(ExponentialFamily):
     """``x ~ Dirichlet(concentration)`` for every vector of a site on the simplex.
 
     Parameter ``concentration``: ``(*batch, *event)``, the last dimension is the simplex. Natural

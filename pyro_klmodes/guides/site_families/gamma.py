@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from pyro_klmodes.guides.site_families.base import Initial, SiteFamily, column
+from pyro_klmodes.guides.site_families.base import Initial, column
+from pyro_klmodes.guides.site_families.exponential import ExponentialFamily
 from pyro_klmodes.guides.site_families.roots import increasing_root, inverse_trigamma, trigamma
 from pyro_klmodes.guides.site_families.supports import is_positive
 
@@ -21,7 +22,7 @@ __all__ = ["Gamma"]
 
 
 @dataclass(frozen=True)
-class Gamma(SiteFamily):
+class Gamma(ExponentialFamily):
     """``x ~ Gamma(concentration, rate)`` in every entry of a positive site.
 
     Parameters ``concentration``, ``rate``: ``(*batch, *event)``. Natural parameters

@@ -11,19 +11,25 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions.util import sum_rightmost
 from torch import Tensor
-from torch.distributions import Transform, constraints
+from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
-from torch.distributions.transforms import IndependentTransform
 
-from pyro_klmodes.errors import NotDefined, UnsupportedStructure
-from pyro_klmodes.guides.bijection import bijection_to
-from pyro_klmodes.guides.site_families.base import Initial, SiteFamily, column
+from pyro_klmodes.errors import NotDefined
+from pyro_klmodes.guides.site_families.base import Initial, column
+from pyro_klmodes.guides.site_families.exponential import ExponentialFamily
+from pyro_klmodes.guides.site_families.unconstrained import (
+    bijection,
+    has_bijection,
+    is_elementwise,
+    is_real,
+    unconstrained_dim,
+)
 
 __all__ = ["Normal"]
 
 
 @dataclass(frozen=True)
-class Normal(SiteFamily):
+class Normal(ExponentialFamily):
     """``u ~ Normal(loc, scale)`` in every unconstrained coordinate, ``x = bijection(u)``.
 
     Parameters ``loc``, ``scale``: ``(*batch, *unconstrained_event)``. Natural parameters
@@ -48,11 +54,7 @@ class Normal(SiteFamily):
 
     def accepts(self, support: Constraint) -> bool:
         """Any support with a bijection from unconstrained space."""
-        try:
-            bijection_to(support, "")
-        except UnsupportedStructure:
-            return False
-        return True
+        return has_bijection(support)
 
     def initial(
         self,
@@ -62,9 +64,9 @@ class Normal(SiteFamily):
         support: Constraint,
     ) -> dict[str, Initial]:
         """The unconstrained value and ``scale`` in every coordinate."""
-        transform = _bijection(support)
+        transform = bijection(support)
         loc = transform.inv(value.detach()).contiguous()
-        dim = event_dim + transform.domain.event_dim - transform.codomain.event_dim
+        dim = unconstrained_dim(transform, event_dim)
         return {
             "loc": Initial(loc, constraints.real, dim),
             "scale": Initial(torch.full_like(loc, scale), constraints.positive, dim),
@@ -74,10 +76,10 @@ class Normal(SiteFamily):
         self, params: Mapping[str, Tensor], support: Constraint, event_dim: int
     ) -> Any:
         """A normal, pushed through the bijection."""
-        transform = _bijection(support)
-        dim = event_dim + transform.domain.event_dim - transform.codomain.event_dim
+        transform = bijection(support)
+        dim = unconstrained_dim(transform, event_dim)
         base = dist.Normal(params["loc"], params["scale"]).to_event(dim)
-        if isinstance(_inner(support), type(constraints.real)):
+        if is_real(support):
             return base
         return dist.TransformedDistribution(base, [transform])
 
@@ -98,7 +100,7 @@ class Normal(SiteFamily):
         support: Constraint,
     ) -> tuple[Tensor, ...]:
         """``(u, u^2)`` of the unconstrained value."""
-        u = _bijection(support).inv(value)
+        u = bijection(support).inv(value)
         return u, u * u
 
     def log_normaliser(
@@ -125,7 +127,7 @@ class Normal(SiteFamily):
         event_dim: int,
     ) -> Tensor:  # (*batch)
         """``-log |dx/du| - (number of coordinates) log(2 pi) / 2``."""
-        transform = _bijection(support)
+        transform = bijection(support)
         u = transform.inv(value)
         batch_dim = value.dim() - event_dim
         log_det = transform.log_abs_det_jacobian(u, value)
@@ -140,26 +142,10 @@ class Normal(SiteFamily):
         support: Constraint,
     ) -> Tensor:  # (Q, *batch, *event)
         """The bijection of the normal quantile, or of the opposite one where it decreases."""
-        transform = _bijection(support)
-        if not _elementwise(transform):
+        transform = bijection(support)
+        if not is_elementwise(transform):
             raise NotDefined(self._no_quantiles())
         loc, scale = params["loc"].detach(), params["scale"].detach()
         step = scale * torch.special.ndtri(column(levels, loc))
         increasing = transform(loc + scale) >= transform(loc)
         return torch.where(increasing, transform(loc + step), transform(loc - step))
-
-
-def _bijection(support: Constraint) -> Transform:
-    return bijection_to(support, "of this family")
-
-
-def _inner(support: Any) -> Any:
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support
-
-
-def _elementwise(transform: Any) -> bool:
-    while isinstance(transform, IndependentTransform):
-        transform = transform.base_transform
-    return bool(transform.domain.event_dim == 0 and transform.codomain.event_dim == 0)

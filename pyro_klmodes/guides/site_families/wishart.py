@@ -13,7 +13,8 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyro_klmodes.guides.site_families.bartlett import BartlettWishart
-from pyro_klmodes.guides.site_families.base import Initial, SiteFamily
+from pyro_klmodes.guides.site_families.base import Initial
+from pyro_klmodes.guides.site_families.exponential import ExponentialFamily
 from pyro_klmodes.guides.site_families.roots import (
     increasing_root,
     inverse_trigamma,
@@ -25,7 +26,7 @@ __all__ = ["Wishart"]
 
 
 @dataclass(frozen=True)
-class Wishart(SiteFamily):
+class Wishart(ExponentialFamily):
     """``X ~ Wishart(df, scale_tril scale_tril')`` for every D x D matrix of a site.
 
     Parameters ``df``: ``(*members)``, above D - 1, and ``scale_tril``: ``(*members, D, D)``.
