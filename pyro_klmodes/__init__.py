@@ -14,7 +14,8 @@ Example:
     True
 """
 
-from pyro_klmodes import errors, estimators, objectives
+from pyro_klmodes import errors, estimators, guides, objectives
+from pyro_klmodes.inference.boosting import boost
 from pyro_klmodes.inference.check import check
 from pyro_klmodes.inference.fit import fit
 from pyro_klmodes.inference.result import FitResult
@@ -43,11 +44,13 @@ __all__ = [
     "ReverseKL",
     "TailAdaptive",
     "Thermodynamic",
+    "boost",
     "check",
     "draws",
     "errors",
     "estimators",
     "fit",
+    "guides",
     "log_density",
     "objectives",
 ]

@@ -22,6 +22,7 @@ from pyro_klmodes import (
     ReverseKL,
     TailAdaptive,
     Thermodynamic,
+    guides,
 )
 from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.model_spec import did_you_mean
@@ -36,6 +37,7 @@ FEW, MANY = 8, 128
 # Pyro starts its guides at a scale of 0.1. From there hardly a draw reaches another mode or a tail,
 # and a forward divergence, which learns from draws that do, settles on what is near.
 INITIAL_SCALE = 1.0
+COMPONENTS = 8  # of a mixture guide
 TEMPERATURES = 8  # steps from prior-like to posterior weights in the thermodynamic bound
 RENYI = "renyi_"
 OWN = "own"
@@ -66,15 +68,18 @@ def known_losses() -> dict[str, Callable[[], Any]]:
 
 
 def known_guides() -> dict[str, Callable[[Callable[..., Any]], Any]]:
-    """Every autoguide of Pyro that can be built from a model alone, by name.
+    """Every guide of this package and of Pyro that can be built from a model alone, by name.
 
     Guides with an ``init_scale`` start at a scale of 1 in the unconstrained space.
     """
-    return {
+    found = {
         name: _wide(guide)
-        for name, guide in vars(autoguide).items()
+        for library in (autoguide, guides)
+        for name, guide in vars(library).items()
         if inspect.isclass(guide) and name.startswith("Auto") and _needs_a_model_only(guide)
     }
+    found["AutoMixture"] = partial(guides.AutoMixture, num_components=COMPONENTS)
+    return found
 
 
 def losses_named(names: Sequence[str]) -> dict[str, Callable[[], Any]]:

@@ -1,4 +1,4 @@
-"""Every guide on every kind of support, under the laws of the shipped suite, and in Pyro's hands."""
+"""Every guide on every kind of support, under the shipped laws, and in Pyro's hands."""
 
 import copy
 import math

@@ -1,0 +1,30 @@
+"""The parts of ``AutoAmortized``: where the data are, the encoder, and what it gives parameters to.
+
+``source`` finds the data among the arguments, ``rows`` the plates they lie in and the minibatch,
+``encoder`` maps a row to features, ``head`` features to the parameters of a local family
+(``families``, ``mixture``), and ``guide`` puts them together. ``gap`` measures what it costs that
+one network serves all data.
+"""
+
+from pyro_klmodes.guides.amortized.encoder import MLP
+from pyro_klmodes.guides.amortized.families import (
+    DiagonalNormal,
+    FullNormal,
+    LocalFamily,
+    StudentT,
+)
+from pyro_klmodes.guides.amortized.gap import Gaps, amortisation_gap
+from pyro_klmodes.guides.amortized.guide import AutoAmortized
+from pyro_klmodes.guides.amortized.mixture import NormalMixture
+
+__all__ = [
+    "MLP",
+    "AutoAmortized",
+    "DiagonalNormal",
+    "FullNormal",
+    "Gaps",
+    "LocalFamily",
+    "NormalMixture",
+    "StudentT",
+    "amortisation_gap",
+]
