@@ -13,7 +13,7 @@ from pyro.infer.autoguide import init_to_feasible
 
 from models import banana, funnel
 from pyro_klmodes import ReverseKL, fit
-from pyro_klmodes.guides import Affine, AutoFlow, AutoHierarchical, Autoregressive, AutoMeanField
+from pyro_klmodes.guides import Affine, AutoFlow, AutoHierarchical, AutoMeanField, Autoregressive
 from pyro_klmodes.weights import effective_sample_size, pareto_khat
 
 DRAWS = 20_000

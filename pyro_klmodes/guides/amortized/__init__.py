@@ -1,9 +1,9 @@
 """The parts of ``AutoAmortized``: where the data are, the encoder, and what it gives parameters to.
 
-``source`` finds the data among the arguments, ``rows`` the plates they lie in and the minibatch,
-``encoder`` maps a row to features, ``head`` features to the parameters of a local family
-(``families``, ``mixture``), and ``guide`` puts them together. ``gap`` measures what it costs that
-one network serves all data.
+``find`` finds the data among the arguments and observed sites, ``source`` reads them in every call,
+``rows`` knows their plates and takes the minibatch. ``encoder`` maps a row to features, ``head``
+features to the parameters of a local family (``families``, ``mixture``), and ``guide`` puts them
+together. ``gap`` measures what it costs that one network serves all data.
 """
 
 from pyro_klmodes.guides.amortized.encoder import MLP

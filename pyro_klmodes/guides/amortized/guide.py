@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from pyro_klmodes.errors import InvalidArgument, NotDefined, UnsupportedStructure
 from pyro_klmodes.guides.amortized.encoder import MLP, encode
 from pyro_klmodes.guides.amortized.families import DiagonalNormal, LocalFamily
+from pyro_klmodes.guides.amortized.find import find_source
 from pyro_klmodes.guides.amortized.head import Head, Site
 from pyro_klmodes.guides.amortized.rows import placed
-from pyro_klmodes.guides.amortized.source import Call, Source, find_source
+from pyro_klmodes.guides.amortized.source import Call, Source
 from pyro_klmodes.guides.arguments import check_kind
 from pyro_klmodes.guides.base import DensityGuide
 from pyro_klmodes.guides.full_rank import AutoFullRank

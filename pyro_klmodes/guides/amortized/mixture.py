@@ -24,6 +24,10 @@ class NormalMixture(LocalFamily):
     The components start at different places, since the same ones would stay the same, each with
     the initial standard deviation of the guide.
 
+    Train it with a mass-covering loss, such as ``ForwardKL``. Under reverse KL the gradients of the
+    weights are implicit: they come of draws between the components, of which there are hardly any
+    where these lie many standard deviations apart, so that such weights are not learned.
+
     Args:
         num_components: number C of components.
         start_at: where the components start, see ``AutoMixture``.

@@ -26,17 +26,18 @@ class ProductConditional(Conditional):
     .. math:: q(u \mid x) \propto N(u; l_0(x), s_0(x)^2) \; N(u; l_1(x), s_1(x)^2)
 
     With the values before in their own units, ``g = centre + spread * x``, and with ``L`` and ``S``
-    the prior's location and scale at x = 0,
+    the prior's location and scale at the start,
 
         log s_0 = prior's log-scale at g + c + d x        l_0 = prior's location at g + s_0 (h + A x)
-        log s_1 = log S + e + (d + f) x                   l_1 = L + S exp(e) (m + M x)
+        log s_1 = log S + e + (d + f) x                   l_1 = L + S (m + M x)
 
     The prior's location and log-scale are linear functions of g that stay as they are; c, d, h and
     A are corrections where they do not fit. A correction of the location is in units of ``s_0`` at
     the same x: were it not, in the neck of a funnel any that is not zero would be many ``s_0``.
-    Offsets c, e, h and m belong to an element, slopes d and f to the plate, as one statement of the
-    model has made all of its elements; whose A and M are is the coupling's choice. ``d`` widens
-    both factors: had each a slope of its own, two that start alike would stay alike.
+    The likelihood does not move with the globals' parameters unless M and f make it. Offsets c, e,
+    h and m belong to an element, slopes d and f to the plate, as one statement of the model has
+    made all of its elements; whose A and M are is the coupling's choice. ``d`` widens both factors:
+    had each a slope of its own, two that start alike would stay alike.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class ProductConditional(Conditional):
         zeros = loc.new_zeros((2, size, inputs))
         self.scale_slopes = PyroParam(zeros, constraints.real, event_dim=3)
         self.lower = triangle(loc, coupling.batch(loc.shape[:-1]))
-        self.register_buffer("prior_intercept", prior.intercept)
+        self.register_buffer("prior_values", torch.cat([prior.intercept, prior.initial], -2))
         self.register_buffer("prior_slopes", prior.slopes)
 
     def given(
@@ -65,10 +66,10 @@ class ProductConditional(Conditional):
         assert inputs is not None, "a product of prior and likelihood needs something before it"
         x = inputs.x
         at_zero, prior_slopes = self._prior(inputs)
-        prior_loc, prior_log_scale = at_zero.unbind(-2)
+        prior_loc, prior_log_scale, start_loc, start_log_scale = at_zero.unbind(-2)
         h, m, c, e = self.offsets.unbind(-2)
-        log_spread0, log_spread1 = prior_log_scale + c, prior_log_scale + e
-        spread1 = log_spread1.exp()
+        log_spread0, log_spread1 = prior_log_scale + c, start_log_scale + e
+        unit = start_log_scale.exp()
 
         prior_move, prior_widening = weighted(prior_slopes, x).unbind(-2)
         move0, move1 = weighted(self.loc_slopes, x).unbind(-2)
@@ -76,10 +77,10 @@ class ProductConditional(Conditional):
         log_s0 = log_spread0 + prior_widening + widening
         log_s1 = log_spread1 + widening + tilt
         l0 = prior_loc + prior_move + log_s0.exp() * (h + move0)
-        l1 = prior_loc + spread1 * (m + move1)
+        l1 = start_loc + unit * (m + move1)
 
         # the same at x = 0; no particles here
-        reference0, reference1 = prior_loc + log_spread0.exp() * h, prior_loc + spread1 * m
+        reference0, reference1 = prior_loc + log_spread0.exp() * h, start_loc + unit * m
         return Given(
             *_product(l0, log_s0, l1, log_s1),
             self.lower,
@@ -87,13 +88,20 @@ class ProductConditional(Conditional):
         )
 
     def _prior(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Location and log-scale of the prior at x = 0, ``(*b, 2, d)``, and their slopes by x."""
-        intercept, slopes = self.prior_intercept, self.prior_slopes
-        if intercept.dim() > 2:  # one for every element: those of the minibatch
-            intercept = pyro.subsample(intercept, event_dim=2)
+        """What stays as it is.
+
+        Returns:
+            Location and log-scale of the prior at x = 0 and at the start, ``(*b, 4, d)``, and the
+            slopes of the two by x, ``(*b, 2, d, G)``.
+        """
+        values, slopes = self.prior_values, self.prior_slopes
+        if values.dim() > 2:  # one for every element: those of the minibatch
+            values = pyro.subsample(values, event_dim=2)
             slopes = pyro.subsample(slopes, event_dim=3)
+        intercept, start = values.split(2, -2)
         at_zero = intercept + weighted(slopes, inputs.centre)
-        return at_zero, slopes * inputs.spread[..., None, None, :]
+        both = torch.cat([at_zero, start.expand_as(at_zero)], -2)
+        return both, slopes * inputs.spread[..., None, None, :]
 
 
 def _start(
@@ -108,7 +116,7 @@ def _start(
     prior_loc, prior_log_scale = prior.initial.expand(*loc.shape[:-1], 2, -1).unbind(-2)
     pull = (1 - (2 * (math.log(scale) - prior_log_scale)).exp()).clamp(min=0.5)
     wider = 0.5 * ((1 - pull) / pull).log()
-    shift = (loc - prior_loc) / pull * (-prior_log_scale - wider).exp()
+    shift = (loc - prior_loc) / pull * (-prior_log_scale).exp()
     zero = torch.zeros_like(loc)
     return torch.stack([zero, shift, zero, wider], -2).detach()
 
