@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
 import pyro
+import torch
 from pyro.infer.autoguide import AutoGuide, init_to_median
 from torch import Tensor
 
@@ -19,7 +20,12 @@ from pyro_klmodes.guides.latents import Latent, latents_of
 from pyro_klmodes.guides.signature import Signatures
 from pyro_klmodes.tracing import log_density
 from pyro_klmodes.tracing.guide_alone import draw_alone
-from pyro_klmodes.tracing.prototype import Prototype, indices_given, prototype_of
+from pyro_klmodes.tracing.prototype import (
+    Prototype,
+    indices_given,
+    prototype_of,
+    same_support,
+)
 from pyro_klmodes.tracing.randomness import same_random_state
 from pyro_klmodes.tracing.surroundings import refuse_plates_to_the_right
 
@@ -69,6 +75,7 @@ class DensityGuide(AutoGuide):
         self.latents: dict[str, Latent] = {}
         self._seen = Signatures()
         self._given: frozenset[str] = frozenset()
+        self._observed: frozenset[str] = frozenset()
 
     # -- what a subclass provides ------------------------------------------------------------------
 
@@ -139,6 +146,7 @@ class DensityGuide(AutoGuide):
         if self.master is not None:
             self.master()._check_prototype(prototype.trace)
         self.latents = latents_of(prototype)
+        self._observed = prototype.observed
         self._check_initial()
         self._remember(prototype, args, kwargs)
         self._create_parameters()
@@ -151,7 +159,7 @@ class DensityGuide(AutoGuide):
             return
         known = self._seen.get(args, kwargs)
         if known is not None:
-            self._prototype_frames = known
+            self._prototype_frames, self._given = known
             return
         if self._model is None:  # unpickled without the model: nothing to look at
             return
@@ -168,7 +176,7 @@ class DensityGuide(AutoGuide):
             f.name: f for s in prototype.sites.values() for f in s["cond_indep_stack"]
         }
         refuse_plates_to_the_right(self._prototype_frames.values())
-        self._seen.put(args, kwargs, self._prototype_frames)
+        self._seen.put(args, kwargs, (self._prototype_frames, self._given))
 
     def _check_latents(self, prototype: Prototype) -> None:
         sites = prototype.sites
@@ -196,7 +204,8 @@ class DensityGuide(AutoGuide):
                 )
 
     def _check_unchanged(self, prototype: Prototype) -> None:
-        now = latents_of(prototype)
+        # what was observed at set-up and is not now is predicted, and no part of the guide
+        now = {n: x for n, x in latents_of(prototype).items() if n not in self._observed}
         for name in sorted(set(now) ^ set(self.latents)):
             raise UnsupportedStructure(
                 f"site '{name}' is {'new' if name in now else 'gone'}: with these arguments the "
@@ -205,6 +214,12 @@ class DensityGuide(AutoGuide):
             )
         for name, latent in now.items():
             before = self.latents[name]
+            if not same_support(latent.support, before.support):
+                raise UnsupportedStructure(
+                    f"site '{name}' has support {latent.support} with these arguments and had "
+                    f"{before.support} when {type(self).__name__} was set up; its transform is for "
+                    "that one. Sample it on a fixed support and rescale it in the model."
+                )
             if latent.event_shape != before.event_shape:
                 raise UnsupportedStructure(
                     f"site '{name}' has event shape {tuple(latent.event_shape)} with these "
@@ -234,6 +249,7 @@ class DensityGuide(AutoGuide):
             size = frame.size if frame.full_size is None else frame.full_size
             minibatch: dict[str, Any] = {"subsample_size": frame.size}
             if name in given:
+                _refuse_permutation(name, given[name], size)
                 minibatch = {"subsample": given[name]}
             self.plates[name] = pyro.plate(name, size, dim=frame.dim, **minibatch)
         return self.plates
@@ -296,8 +312,17 @@ class DensityGuide(AutoGuide):
 
     def _no_closed_form(self, what: str) -> str:
         return (
-            f"the {what} of {type(self).__name__} has no closed form; take it of draws: "
+            f"{type(self).__name__} has no closed form for the {what}; take it of draws: "
             "guide.sample(10_000, *args)."
+        )
+
+
+def _refuse_permutation(plate: str, indices: Tensor, size: int) -> None:
+    """Pyro hands out parameters by index in a part of the data only, and in order in the whole."""
+    if len(indices) == size and not torch.equal(indices.cpu(), torch.arange(size)):
+        raise UnsupportedStructure(
+            f"plate '{plate}' was given subsample indices for all {size} elements in another "
+            "order; Pyro then hands out parameters in the old one. Pass all data in order, or fewer."
         )
 
 

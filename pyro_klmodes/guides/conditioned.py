@@ -80,4 +80,4 @@ class ConditionedGuide(DensityGuide):
         """
         self._prepare(args, kwargs)
         medians = self._medians()
-        return {name: medians[name] for name in self.latents}
+        return {name: medians[name].detach().clone() for name in self.latents}

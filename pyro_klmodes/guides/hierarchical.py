@@ -132,7 +132,11 @@ class AutoHierarchical(ConditionedGuide):
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
-        self._create_locals(args, kwargs)
+        try:
+            self._create_locals(args, kwargs)
+        except Exception:
+            self.prototype_trace = None  # a set-up that fails is tried again
+            raise
 
     def _create_parameters(self) -> None:
         super()._create_parameters()

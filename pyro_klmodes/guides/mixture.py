@@ -155,7 +155,9 @@ class AutoMixture(JointGuide):
             init_scale=self.init_scale,
             create_plates=self.create_plates,
         )
-        for name in ("prototype_trace", "latents", "_seen", "_given", "_packing"):
+        # Parameters of another size need names of their own in Pyro's store.
+        guide._pyro_name = f"{self._pyro_name}_{num_components}"
+        for name in ("prototype_trace", "latents", "_seen", "_given", "_observed", "_packing"):
             setattr(guide, name, getattr(self, name))
         guide._prototype_frames = self._prototype_frames
         return guide

@@ -17,7 +17,7 @@ from pyro_klmodes.guides.base import DensityGuide
 from pyro_klmodes.guides.latents import Latent
 from pyro_klmodes.guides.site_families.unconstrained import is_real
 
-__all__ = ["SitewiseGuide", "constrained", "parameter_of", "set_parameter"]
+__all__ = ["SitewiseGuide", "constrained", "in_store", "parameter_of", "set_parameter"]
 
 
 class SitewiseGuide(DensityGuide):
@@ -60,6 +60,18 @@ def set_parameter(
 ) -> None:
     """Register a parameter by the dotted name of its site; batch dimensions are those of plates."""
     deep_setattr(module, name, PyroParam(value.detach().clone(), constraint, event_dim))
+
+
+def in_store(owner: PyroModule, name: str) -> Any:
+    """A network of a guide, with the parameters that Pyro's store has under its name.
+
+    After a copy or an earlier guide of the same name these are not the module's own, and an
+    optimizer would move them in vain.
+    """
+    if pyro.settings.get("module_local_params"):
+        return getattr(owner, name)
+    network = owner._modules[name]
+    return pyro.module(f"{owner._pyro_name}.{name}", network, update_module_params=True)
 
 
 def parameter_of(module: PyroModule, name: str) -> Tensor:

@@ -101,7 +101,7 @@ class AutoStudentT(SitewiseGuide):
         """The median of every unconstrained coordinate, transformed, over all data."""
         self._prepare(args, kwargs)
         return {
-            name: latent.transform(parameter_of(self.locs, name).detach())
+            name: latent.transform(parameter_of(self.locs, name).detach().clone())
             for name, latent in self.latents.items()
         }
 

@@ -53,7 +53,8 @@ def fit(
 
     Args:
         model: a Pyro model.
-        guide: a guide for it; a module continues from the values its parameters have.
+        guide: a guide for it; a module continues from the values its parameters have, and so does
+            the guide of an earlier result that is one.
         loss: one of this package's losses, or of Pyro's.
         *args: what model and guide are called with.
         steps: how many gradient steps to take.
@@ -87,6 +88,8 @@ def fit(
         True
     """
     _check_arguments(loss, steps, seed, on_nonfinite)
+    if isinstance(guide, FittedGuide):
+        guide = guide.to_train()
     started = time.perf_counter()
     losses: list[float] = []
     interrupted = False

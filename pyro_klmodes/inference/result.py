@@ -13,6 +13,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
+from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.inference.isolation import seeded
 from pyro_klmodes.tracing import Draws, draws
 from pyro_klmodes.tracing.guide_samples import sample_guide
@@ -36,6 +37,19 @@ class FittedGuide:
         """Call the guide with its fitted parameters."""
         with pyro.get_param_store().scope(self.state):
             return self.unbound(*args, **kwargs)
+
+    def to_train(self) -> Callable[..., Any]:
+        """The module itself, which has the fitted parameters, to be fitted further.
+
+        Raises:
+            InvalidArgument: if the guide is a function, whose parameters are in the store only.
+        """
+        if not isinstance(self.unbound, torch.nn.Module):
+            raise InvalidArgument(
+                "this fitted guide is a function, which starts anew in every fit: pass the "
+                "function itself."
+            )
+        return self.unbound
 
     def __getattr__(self, name: str) -> Any:
         if name in ("unbound", "state"):  # not set yet: while being copied or unpickled

@@ -19,7 +19,7 @@ from pyro_klmodes.errors import InvalidArgument, UnsupportedStructure
 from pyro_klmodes.tracing.handlers import is_latent
 from pyro_klmodes.tracing.randomness import same_random_state
 
-__all__ = ["Prototype", "indices_given", "prototype_of"]
+__all__ = ["Prototype", "indices_given", "prototype_of", "same_support"]
 
 # A site that comes and goes by the flip of a fair coin escapes one run in two; this many see it.
 _LOOKS = 8
@@ -32,10 +32,12 @@ class Prototype:
     Attributes:
         trace: its latent sites, those that are enumerated left out, at initial values.
         given: the plates whose minibatch is the user's choice (``subsample=``), by name.
+        observed: the sites that have a value in the data.
     """
 
     trace: Trace
     given: frozenset[str]
+    observed: frozenset[str]
 
     @property
     def sites(self) -> dict[str, dict[str, Any]]:
@@ -50,8 +52,11 @@ class _Indices(Messenger):
         super().__init__()
         self.wanted = None if wanted is None else set(wanted)
         self.found: dict[str, Tensor] = {}
+        self.observed: set[str] = set()
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["is_observed"]:
+            self.observed.add(msg["name"])
         if site_is_subsample(msg) and msg["value"] is not None:
             self.found[msg["name"]] = torch.as_tensor(msg["value"])
             if self.wanted is not None and self.wanted <= set(self.found):
@@ -90,7 +95,7 @@ def prototype_of(
                     "autoguide cannot tell from sites of their own. Use `with pyro.plate(...)`, or "
                     f"a plain `for i in range(n)` with site names f'{name}_{{i}}'."
                 )
-    return Prototype(trace, frozenset(indices.found))
+    return Prototype(trace, frozenset(indices.found), frozenset(indices.observed))
 
 
 @same_random_state()
@@ -167,7 +172,7 @@ def _check_same(first: Trace, other: Trace) -> None:
                 f"{tuple(site['value'].shape)}, then {tuple(now['value'].shape)}. Sample the "
                 "largest shape and mask what is not used (poutine.mask)."
             )
-        if not _same_support(site["fn"].support, now["fn"].support):
+        if not same_support(site["fn"].support, now["fn"].support):
             raise UnsupportedStructure(
                 f"the support of site '{name}' ({site['fn'].support}) depends on another random "
                 f"variable (now {now['fn'].support}), so one transform cannot serve it. Sample it "
@@ -175,7 +180,7 @@ def _check_same(first: Trace, other: Trace) -> None:
             )
 
 
-def _same_support(one: Any, other: Any) -> bool:
+def same_support(one: Any, other: Any) -> bool:
     """Whether two constraints are one, bounds included."""
     if type(one) is not type(other):
         return False
@@ -192,5 +197,5 @@ def _same(one: Any, other: Any) -> bool:
         one, other = torch.as_tensor(one), torch.as_tensor(other)
         return one.shape == other.shape and bool(torch.equal(one, other))
     if isinstance(one, torch.distributions.constraints.Constraint):
-        return _same_support(one, other)
+        return same_support(one, other)
     return bool(one == other)

@@ -90,10 +90,12 @@ def _from_site(
                 f"{what} has no axis for plate '{name}': its value, {tuple(observed.value.shape)}, "
                 "is broadcast along it."
             )
-    for (place, *inside), tensor in _tensors(call):
-        if tensor is observed.value or _cut_out(tensor, observed, axes):
-            position, argument = _place(place, names)
-            return FromArgument(Rows(what, axes), position, argument, tuple(inside))
+    # the very tensor first: another argument may hold the same numbers, zeros for instance
+    for matches in (lambda x: x is observed.value, lambda x: _cut_out(x, observed, axes)):
+        for (place, *inside), tensor in _tensors(call):
+            if matches(tensor):
+                position, argument = _place(place, names)
+                return FromArgument(Rows(what, axes), position, argument, tuple(inside))
     return FromSite(Rows(what, axes), site)
 
 

@@ -21,6 +21,7 @@ from pyro_klmodes.guides.arguments import check_kind
 from pyro_klmodes.guides.base import DensityGuide
 from pyro_klmodes.guides.full_rank import AutoFullRank
 from pyro_klmodes.guides.latents import Latent
+from pyro_klmodes.guides.sitewise import in_store
 from pyro_klmodes.tracing.observed import hiding
 from pyro_klmodes.tracing.prototype import Prototype
 
@@ -247,11 +248,11 @@ class AutoAmortized(DensityGuide):
                 f"{self._source.rows.what} has data of shape {tuple(data.shape[len(axes) :])}; the "
                 f"encoder was set up for {tuple(self._datum_shape)}."
             )
-        features = encode(self.encoder, self._rows(data))
+        features = encode(in_store(self, "encoder"), self._rows(data))
         sizes = dict(zip(axes, data.shape, strict=False))
         return {
             name: placed(head(features), site.latent, sizes)
-            for head, (name, site) in zip(self.heads, self.sites.items(), strict=True)
+            for head, (name, site) in zip(in_store(self, "heads"), self.sites.items(), strict=True)
         }
 
     def _rows(

@@ -10,6 +10,7 @@ from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.guides.conditioning.coupling import Coupling, PerElement
 from pyro_klmodes.guides.conditioning.given import Conditional
 from pyro_klmodes.guides.conditioning.linear import LinearConditional
+from pyro_klmodes.guides.sitewise import in_store
 
 __all__ = ["Network"]
 
@@ -82,7 +83,7 @@ class _NetworkConditional(LinearConditional):
         x: Tensor,  # (*batch, G)
     ) -> Tensor:  # (*batch, 2, d)
         linear = super().shift(x)
-        out = self.network(x)
+        out = in_store(self, "network")(x)
         return linear + out.reshape(*out.shape[:-1], 2, -1)
 
 

@@ -28,7 +28,7 @@ class ProductConditional(Conditional):
     With the values before in their own units, ``g = centre + spread * x``, and with ``L`` and ``S``
     the prior's location and scale at the start,
 
-        log s_0 = prior's log-scale at g + c + d x        l_0 = prior's location at g + s_0 (h + A x)
+        log s_0 = prior's log-scale at g + c + d x     l_0 = prior's location at g + s_0 (h + A x)
         log s_1 = log S + e + (d + f) x                   l_1 = L + S (m + M x)
 
     The prior's location and log-scale are linear functions of g that stay as they are; c, d, h and

@@ -61,8 +61,8 @@ class JointDensity(ABC):
             NotDefined: if the marginals have no closed form.
         """
         raise NotDefined(
-            f"the marginal quantiles of {type(self).__name__} have no closed form; take them of "
-            "draws: torch.quantile(guide.sample(10_000)[site], level, dim=0)."
+            "the marginal quantiles of this density have no closed form; take them of draws: "
+            "torch.quantile(guide.sample(10_000, *args)[site], level, dim=0)."
         )
 
 

@@ -293,4 +293,4 @@ def _number_kept(
         return keep
     if threshold is not None and keep is None:
         return max(1, int((weights >= threshold).sum()))
-    raise InvalidArgument("pruned takes one of keep and threshold.")
+    raise InvalidArgument("give one of keep and threshold.")

@@ -273,7 +273,8 @@ def _effective_share(booster: Booster) -> Callable[[], float]:
 
 def _with_family(shell: AutoMixture, family: Mixture) -> AutoMixture:
     guide = shell._like(family.num_components)
-    guide.family = family
+    # a copy that no other store has seen, so that it can be trained on
+    guide.family = family.pruned(keep=family.num_components)
     return guide
 
 
