@@ -249,7 +249,8 @@ class DensityGuide(AutoGuide):
             size = frame.size if frame.full_size is None else frame.full_size
             minibatch: dict[str, Any] = {"subsample_size": frame.size}
             if name in given:
-                _refuse_permutation(name, given[name], size)
+                if not self.follows_data_size:
+                    _refuse_permutation(name, given[name], size)
                 minibatch = {"subsample": given[name]}
             self.plates[name] = pyro.plate(name, size, dim=frame.dim, **minibatch)
         return self.plates
@@ -322,7 +323,7 @@ def _refuse_permutation(plate: str, indices: Tensor, size: int) -> None:
     if len(indices) == size and not torch.equal(indices.cpu(), torch.arange(size)):
         raise UnsupportedStructure(
             f"plate '{plate}' was given subsample indices for all {size} elements in another "
-            "order; Pyro then hands out parameters in the old one. Pass all data in order, or fewer."
+            "order; Pyro then hands out parameters in the old one. Pass the data in order."
         )
 
 

@@ -63,15 +63,22 @@ def set_parameter(
 
 
 def in_store(owner: PyroModule, name: str) -> Any:
-    """A network of a guide, with the parameters that Pyro's store has under its name.
+    """A network of a guide, registered in Pyro's store under a name that is its own.
 
-    After a copy or an earlier guide of the same name these are not the module's own, and an
-    optimizer would move them in vain.
+    Where the name is taken, by an earlier guide or the original of a copy, an optimizer would move
+    the parameters of that one; the network then gets a number.
     """
     if pyro.settings.get("module_local_params"):
         return getattr(owner, name)
     network = owner._modules[name]
-    return pyro.module(f"{owner._pyro_name}.{name}", network, update_module_params=True)
+    stored = dict(pyro.get_param_store().named_parameters())
+    first, own = next(iter(network.named_parameters()), (None, None))
+    free = called = f"{owner._pyro_name}.{name}"
+    number = 1
+    while stored.get(f"{free}$$${first}", own) is not own:
+        number += 1
+        free = f"{called}_{number}"
+    return pyro.module(free, network)
 
 
 def parameter_of(module: PyroModule, name: str) -> Tensor:

@@ -134,7 +134,7 @@ def test_a_base_of_few_degrees_of_freedom_in_the_tails():
 
 
 def test_quantiles_have_no_closed_form():
-    with pytest.raises(NotImplementedError, match="FlowDensity have no closed form"):
+    with pytest.raises(NotImplementedError, match="this density have no closed form"):
         flow(1).density().quantiles(torch.tensor([0.5]))
 
 
