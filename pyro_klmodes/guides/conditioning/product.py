@@ -28,12 +28,14 @@ class ProductConditional(Conditional):
     With the values before in their own units, ``g = centre + spread * x``, and with ``L`` and ``S``
     the prior's location and scale at the start,
 
-        log s_0 = prior's log-scale at g + c + d x     l_0 = prior's location at g + s_0 (h + A x)
-        log s_1 = log S + e + (d + f) x                   l_1 = L + S (m + M x)
+        log s_0 = prior's log-scale at g + c + d x   l_0 = prior's location at g + r_0 (h + A x)
+        log s_1 = log S + e + (d + f) x              l_1 = L + S (m + M x)
 
     The prior's location and log-scale are linear functions of g that stay as they are; c, d, h and
-    A are corrections where they do not fit. A correction of the location is in units of ``s_0`` at
-    the same x: were it not, in the neck of a funnel any that is not zero would be many ``s_0``.
+    A are corrections where they do not fit. Those of the location are in units of ``r_0``, which is
+    ``s_0`` at the same x: were they not, in the neck of a funnel any that is not zero would be many
+    ``s_0``. But ``r_0`` leaves out c: with c in it, a narrower scale would move the location as
+    well, and a scale that is far too wide would take thousands of steps to narrow.
     The likelihood does not move with the globals' parameters unless M and f make it. Offsets c, e,
     h and m belong to an element, slopes d and f to the plate, as one statement of the model has
     made all of its elements; whose A and M are is the coupling's choice. ``d`` widens both factors:
@@ -76,11 +78,11 @@ class ProductConditional(Conditional):
         widening, tilt = weighted(self.scale_slopes, x).unbind(-2)
         log_s0 = log_spread0 + prior_widening + widening
         log_s1 = log_spread1 + widening + tilt
-        l0 = prior_loc + prior_move + log_s0.exp() * (h + move0)
+        l0 = prior_loc + prior_move + (log_s0 - c).exp() * (h + move0)
         l1 = start_loc + unit * (m + move1)
 
         # the same at x = 0; no particles here
-        reference0, reference1 = prior_loc + log_spread0.exp() * h, start_loc + unit * m
+        reference0, reference1 = prior_loc + prior_log_scale.exp() * h, start_loc + unit * m
         return Given(
             *_product(l0, log_s0, l1, log_s1),
             self.lower,
