@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,33 @@ from pyro_klmodes.errors import UnsupportedStructure
 from pyro_klmodes.tracing.plates import PARTICLES, plates_of, split_scale, subsampled
 from pyro_klmodes.tracing.terms import Term, model_term, scored_sites
 
-__all__ = ["enumerated_names", "model_terms_summed"]
+__all__ = [
+    "Packed",
+    "contract",
+    "enumerated_names",
+    "model_terms_summed",
+    "pack",
+    "refuse_subsampling_inside_sums",
+]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An enumerated trace, packed for sums over the enumerated values.
+
+    Attributes:
+        trace: the trace, without the indices of plates.
+        sites: its scored sites by name.
+        terms: the term of every one of them.
+        symbols: the enumerated site behind each symbol of the packed tensors.
+        reached: the sites whose log-probability depends on an enumerated value.
+    """
+
+    trace: Trace
+    sites: dict[str, dict[str, Any]]
+    terms: dict[str, Term]
+    symbols: dict[str, str]
+    reached: list[str]
 
 
 def enumerated_names(trace: Trace) -> list[str]:
@@ -42,6 +68,17 @@ def model_terms_summed(
         UnsupportedStructure: if a group has several scales, or if a subsampled plate lies inside
             a sum: the estimate from a minibatch would be biased.
     """
+    packed = pack(trace)
+    plain = [term for n, term in packed.terms.items() if n not in packed.reached]
+    if not packed.reached:
+        return plain
+    factors = {n: packed.sites[n] for n in packed.reached}
+    refuse_subsampling_inside_sums(factors, packed)
+    return plain + contract(factors, packed, _common_scale(factors))
+
+
+def pack(trace: Trace) -> Packed:
+    """Compute the masked log-probabilities of an enumerated trace, and pack them."""
     trace = prune_subsample_sites(trace)  # the indices of a plate have no plate, but may be masked
     sites = {s["name"]: s for s in scored_sites(trace)}
     marked = enumerated_names(trace)
@@ -52,15 +89,8 @@ def model_terms_summed(
         sites[name]["log_prob"] = sites[name]["unscaled_log_prob"] = term.log_prob
     trace.pack_tensors()
     symbols = {sites[n]["infer"]["_enumerate_symbol"]: n for n in marked}
-    touched = [n for n, s in sites.items() if set(_dims(s)) & set(symbols)]
-    plain = [term for n, term in terms.items() if n not in touched]
-    if not touched:
-        return plain
-
-    factors = {n: sites[n] for n in touched}
-    _refuse_subsampling_inside_sums(factors, symbols, sites)
-    scale = _common_scale(factors)
-    return plain + _contract(factors, symbols, trace, scale)
+    reached = [n for n, s in sites.items() if set(_dims(s)) & set(symbols)]
+    return Packed(trace, sites, terms, symbols, reached)
 
 
 def _uniform_where_masked(site: Mapping[str, Any]) -> Term:
@@ -83,9 +113,9 @@ def _dims(site: Mapping[str, Any]) -> str:
     return site["packed"]["unscaled_log_prob"]._pyro_dims
 
 
-def _refuse_subsampling_inside_sums(
-    factors: Mapping[str, Any], symbols: Mapping[str, str], sites: Mapping[str, Any]
-) -> None:
+def refuse_subsampling_inside_sums(factors: Mapping[str, Any], packed: Packed) -> None:
+    """Refuse a minibatch of what is multiplied before it is summed over."""
+    symbols, sites = packed.symbols, packed.sites
     for name, site in factors.items():
         for symbol in set(_dims(site)) & set(symbols):
             source = symbols[symbol]
@@ -119,21 +149,20 @@ def _common_scale(factors: Mapping[str, Any]) -> float:
     return scales[first]
 
 
-def _contract(
-    factors: Mapping[str, Any], symbols: Mapping[str, str], trace: Trace, scale: float
-) -> list[Term]:
-    plate_symbols = trace.plate_to_symbol
+def contract(factors: Mapping[str, Any], packed: Packed, scale: float = 1.0) -> list[Term]:
+    """Sum the enumerated values out of some sites, all that these values reach among them."""
+    plate_symbols = packed.trace.plate_to_symbol
     tree: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
     sizes: dict[str, int] = {}
     for site in factors.values():
         names = {f.name for f in site["cond_indep_stack"] if f.vectorized}
         ordinal = frozenset(plate_symbols[n] for n in names)
-        packed = site["packed"]["unscaled_log_prob"]
-        sizes.update(zip(packed._pyro_dims, packed.shape, strict=True))
-        tree.setdefault(ordinal, []).append(packed)
+        log_prob = site["packed"]["unscaled_log_prob"]
+        sizes.update(zip(log_prob._pyro_dims, log_prob.shape, strict=True))
+        tree.setdefault(ordinal, []).append(log_prob)
     with shared_intermediates() as cache:
         ring = LogRing(cache=cache, dim_to_size=sizes)
-        summed = contract_tensor_tree(tree, set(symbols), ring=ring)
+        summed = contract_tensor_tree(tree, set(packed.symbols) & set(sizes), ring=ring)
 
     dims: dict[str, int] = {}
     ratios: dict[str, float] = {}

@@ -10,6 +10,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_klmodes.tracing.handlers import is_latent
+from pyro_klmodes.tracing.layout import Layout
 from pyro_klmodes.tracing.particles import Single, Together
 from pyro_klmodes.tracing.runs import Pair, run_guide
 from pyro_klmodes.tracing.sampling import values_of
@@ -24,10 +25,20 @@ def sample_guide(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     n: int,
+    layout: Layout | None = None,
 ) -> dict[str, Tensor]:
-    """Draw n values of every latent site that is not auxiliary, ``(n, *site_shape)``."""
+    """Draw n values of every latent site that is not auxiliary, ``(n, *site_shape)``.
+
+    Args:
+        model: a model.
+        guide: a guide for it.
+        args: positional arguments of both.
+        kwargs: keyword arguments of both.
+        n: number of draws.
+        layout: what ``survey`` found out about the pair, if it was asked before.
+    """
     pair = Pair(model, guide, args, kwargs)
-    layout = survey(pair)
+    layout = layout or survey(pair)
     with poutine.block():
         if layout.vectorised:
             trace = run_guide(pair, Together(n, layout.nesting), {}, detach=True).trace

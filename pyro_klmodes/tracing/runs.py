@@ -69,20 +69,20 @@ def run(
         pair: what to run.
         particles: how many, and which sites see them.
         cut: where the graph is cut.
-        fixed: values that the guide's sites (and plates' indices) take instead of being drawn.
+        fixed: values that the guide's sites, and plates' indices in both, take instead of being
+            drawn.
         enumerated: whether model sites marked for parallel enumeration are enumerated.
     """
     first = run_guide(pair, particles, fixed or {}, detach=cut is Cut.DRAWS)
     drawn = {n: s["value"] for n, s in first.trace.nodes.items() if is_latent(s)}
+    given = {**(fixed or {}), **first.indices}  # also for plates that only the model has
     if cut in (Cut.NONE, Cut.DRAWS):
-        model = first.model or run_model(
-            pair, particles, {**first.indices, **drawn}, enumerated=enumerated
-        )
+        model = first.model or run_model(pair, particles, {**given, **drawn}, enumerated=enumerated)
         return _traces(first, model)
 
     cut_at = drawn if cut is Cut.MODEL else _sources(first.trace)
     pairs = {n: (z, z.detach().requires_grad_()) for n, z in cut_at.items() if z.requires_grad}
-    at = {**first.indices, **cut_at, **{n: leaf for n, (_, leaf) in pairs.items()}}
+    at = {**given, **cut_at, **{n: leaf for n, (_, leaf) in pairs.items()}}
     leaves = tuple(pairs.values())
     if cut is Cut.MODEL:
         model = run_model(pair, particles, at, enumerated=enumerated)

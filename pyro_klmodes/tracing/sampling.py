@@ -21,7 +21,7 @@ from pyro_klmodes.tracing.runs import Pair, Traces, run
 from pyro_klmodes.tracing.terms import guide_terms, model_terms, scored_sites
 from pyro_klmodes.tracing.weighing import Run, weigh
 
-__all__ = ["StaleLayout", "sample", "values_of"]
+__all__ = ["StaleLayout", "independent_sites", "run_of", "sample", "values_of"]
 
 
 class StaleLayout(UnsupportedStructure):
@@ -68,17 +68,22 @@ def sample(
             enumerated=bool(layout.enumerated),
         )
         indices = {**indices, **traces.indices}
-        runs.append(_terms(traces, cut, layout, together=together is not None))
+        runs.append(run_of(traces, cut, layout, together=together is not None))
     return weigh(
         runs,
         particle_dim=together.dim if together else None,
-        independent=lambda: _independent(pair, layout),
+        independent=lambda: independent_sites(pair, layout),
         linear=linear,
         outer=outer,
     )
 
 
-def _terms(traces: Traces, cut: Cut, layout: Layout, *, together: bool) -> Run:
+def run_of(traces: Traces, cut: Cut, layout: Layout, *, together: bool) -> Run:
+    """The terms and values of one run.
+
+    Raises:
+        StaleLayout: if the pair is no longer as it was surveyed.
+    """
     check_sites(traces)
     needed = depth([*scored_sites(traces.guide), *scored_sites(traces.model)])
     if needed > layout.nesting:
@@ -112,7 +117,8 @@ def values_of(site: Mapping[str, Any]) -> Tensor:  # (particles, *site_shape)
     return value.reshape((-1, *value.shape[value.dim() - inner :]))
 
 
-def _independent(pair: Pair, layout: Layout) -> frozenset[str]:
+def independent_sites(pair: Pair, layout: Layout) -> frozenset[str]:
+    """The observed sites that depend on no latent value; found out once."""
     if layout.independent is None:
         with torch.no_grad():
             layout.independent = find_independent(pair)

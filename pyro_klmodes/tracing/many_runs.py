@@ -1,0 +1,192 @@
+"""Run a model at many draws of its latent sites, together or one by one, minibatch by minibatch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer import config_enumerate
+from torch import Tensor
+
+from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.tracing.particles import Particles, Single, Together
+from pyro_klmodes.tracing.randomness import same_random_state
+from pyro_klmodes.tracing.runs import Pair, run_model
+from pyro_klmodes.tracing.sites import SiteInfo, describe
+from pyro_klmodes.tracing.terms import scored_sites
+from pyro_klmodes.tracing.visits import Piece, select, stitch, visits_of
+
+__all__ = ["ManyRuns", "Pieces", "Run", "value_piece"]
+
+Pieces = Mapping[Any, Piece]
+Run = Callable[[Mapping[str, Tensor], Particles], Pieces]
+
+#: enough draws for those that get mixed up to show
+_FEW = 3
+#: numbers that one run may hold in the sites of a model, all draws together
+_NUMBERS = 2**22
+
+
+class ManyRuns:
+    """A model, ready to be run at draws of its latent sites.
+
+    All draws share a run where the model broadcasts over them, which is found out by comparing a
+    few with runs of their own; otherwise they have one run each. Plates that draw minibatches are
+    visited until every element was seen.
+
+    Args:
+        model: a Pyro model.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        known: names of the latent sites that draws have values of; discrete sites that are not
+            among them are summed out or sampled.
+
+    Attributes:
+        sites: all sites by name, in the order of the model.
+        nesting: depth of the deepest batch dimension.
+        sizes: full sizes of the subsampled plates.
+        visits: the minibatches that together see every element.
+
+    Raises:
+        InvalidArgument: if the arguments hold a minibatch, or the model has latent sites without
+            values.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        known: Collection[str],
+    ) -> None:
+        self.sites: dict[str, SiteInfo] = describe(model, args, kwargs, known=known)
+        for name, site in self.sites.items():
+            if site.kind == "latent" and name not in known:
+                raise InvalidArgument(
+                    f"there are no draws of latent site '{name}', which the model has with these "
+                    "arguments. Pass the model and the arguments that the draws belong to."
+                )
+        self.enumerated = tuple(n for n, s in self.sites.items() if s.kind == "enumerated")
+        marked = config_enumerate(model) if self.enumerated else model
+        self.model = model
+        self.pair = Pair(marked, marked, args, kwargs)
+        self.sizes, self.visits = visits_of(self.sites)
+        self.nesting = max((len(s.batch_shape) for s in self.sites.values()), default=0)
+        self._broadcasts: dict[str, bool] = {}
+
+    def over(
+        self,
+        values: Mapping[str, Tensor],  # {site: (s, *site_shape)}
+        run: Run,
+        like: str,
+        *,
+        check: Run | None = None,
+    ) -> dict[Any, Piece]:  # of the full data
+        """Run the model at all draws in all visits, and put the pieces together.
+
+        Args:
+            values: of the latent sites.
+            run: what to do at values that are laid out for it.
+            like: under which name to remember whether draws can share a run.
+            check: what to compare to find that out, if not the pieces of ``run``.
+        """
+        shaped = {n: self._shaped(n, v) for n, v in values.items() if n in self.sites}
+        in_visit = self._together if self._shared(like, shaped, check or run) else self._apart
+        parts: dict[Any, list[Any]] = {}
+        with poutine.block(), torch.no_grad():
+            for visit in self.visits:
+                here = {n: select(v, self.sites[n].axes, visit) for n, v in shaped.items()}
+                for key, piece in in_visit(here, visit, run).items():
+                    parts.setdefault(key, []).append((visit, piece))
+        return {key: stitch(found, self.sizes) for key, found in parts.items()}
+
+    def _together(
+        self, values: Mapping[str, Tensor], visit: Mapping[str, Tensor], run: Run
+    ) -> Pieces:
+        count = len(next(iter(values.values())))
+        return run(
+            {**visit, **{n: self._left_of_plates(n, v) for n, v in values.items()}},
+            Together(count, self.nesting),
+        )
+
+    def _apart(self, values: Mapping[str, Tensor], visit: Mapping[str, Tensor], run: Run) -> Pieces:
+        count = len(next(iter(values.values())))
+        single = Single(self.nesting)
+        runs = [
+            run({**visit, **{n: v[k] for n, v in values.items()}}, single) for k in range(count)
+        ]
+        return {
+            key: Piece(torch.cat([r[key].value for r in runs]), piece.axes)
+            for key, piece in runs[0].items()
+        }
+
+    def _shared(self, like: str, values: Mapping[str, Tensor], run: Run) -> bool:
+        if like not in self._broadcasts:
+            with poutine.block(), torch.no_grad(), same_random_state():
+                self._broadcasts[like] = self._draws_can_share(values, run)
+        return self._broadcasts[like]
+
+    def _draws_can_share(self, values: Mapping[str, Tensor], run: Run) -> bool:
+        """Whether a run of a few draws gives what each of them gives alone."""
+        visit = self.visits[0]
+        few = {n: select(v[:_FEW], self.sites[n].axes, visit) for n, v in values.items()}
+        alone = self._apart(few, visit, run)
+        try:
+            many = self._together(few, visit, run)
+        except Exception:  # whatever a model does with a batch it did not expect
+            return False
+        return all(
+            many[key].value.shape == piece.value.shape
+            and torch.allclose(
+                many[key].value.to(torch.get_default_dtype()),
+                piece.value.to(torch.get_default_dtype()),
+                rtol=1e-3,
+                atol=1e-3,
+                equal_nan=True,
+            )
+            for key, piece in alone.items()
+        )
+
+    def _shaped(self, name: str, value: Tensor) -> Tensor:  # (s, *site_shape)
+        shape = self.sites[name].shape
+        if math.prod(value.shape[1:]) != math.prod(shape):
+            raise InvalidArgument(
+                f"draws of site '{name}' have shape {tuple(value.shape[1:])}, but the model with "
+                f"these arguments has it with shape {shape}. Pass the data that the draws are for."
+            )
+        return value.reshape(len(value), *shape)
+
+    def _left_of_plates(self, name: str, value: Tensor) -> Tensor:
+        info = self.sites[name]
+        ones = [1] * (self.nesting - len(info.batch_shape))
+        return value.reshape(len(value), *ones, *value.shape[1:])
+
+    @property
+    def draws_per_run(self) -> int:
+        """How many draws may share a run without taking up too much memory."""
+        with same_random_state(), poutine.block(), torch.no_grad():
+            trace = run_model(
+                self.pair, Single(self.nesting), self.visits[0], enumerated=bool(self.enumerated)
+            )
+        largest = 0
+        for site in scored_sites(trace):
+            states = torch.as_tensor(site["value"]).numel()
+            largest += max(math.prod(site["fn"].shape()), states)
+        whole = sum(math.prod(s.shape) for s in self.sites.values())
+        return max(1, _NUMBERS // max(largest, whole, 1))
+
+
+def value_piece(value: Tensor, info: SiteInfo, particles: Particles) -> Piece:
+    """The value of a site in a run, draws first.
+
+    Raises:
+        ValueError: if it has neither the shape of one draw nor that of all.
+    """
+    shape = (*info.batch_shape, *info.event_shape)
+    count = particles.count if isinstance(particles, Together) else 1
+    same_for_all = value.numel() == math.prod(shape)
+    rows = value.reshape(1 if same_for_all else count, *shape)
+    return Piece(rows.expand(count, *shape), info.axes)

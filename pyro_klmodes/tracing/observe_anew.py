@@ -1,0 +1,26 @@
+"""Observed sites forget what was observed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+from pyro.poutine.messenger import Messenger
+
+__all__ = ["ObserveAnew"]
+
+
+class ObserveAnew(Messenger):
+    """Draw observed sites as if nothing had been observed.
+
+    Deterministic sites and factors are observed in form only, and stay.
+    """
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if not msg["is_observed"] or msg["infer"].get("_deterministic", False):
+            return
+        if isinstance(msg["fn"], dist.Unit):
+            return
+        msg["is_observed"] = False
+        msg["value"] = None
+        msg["done"] = False
