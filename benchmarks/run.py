@@ -11,6 +11,7 @@ import torch
 from benchmarks.cases import Case
 from benchmarks.contests import Contest, MakeLoss, contests
 from benchmarks.guide_contests import LOSSES, GuideContest, guide_contests
+from benchmarks.khat import NUM_DRAWS, time_khat
 from benchmarks.memory import peak_bytes
 from benchmarks.table import cost_cell, markdown, ratio_cell
 from benchmarks.timing import Timing, time_trainings
@@ -21,21 +22,31 @@ __all__ = ["FULL", "QUICK", "Effort", "report"]
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is run: numbers of particles, counted blocks, and steps per block."""
+    """How much is run.
+
+    Attributes:
+        particles: numbers of particles.
+        blocks: counted blocks.
+        steps: steps per block.
+        khat_cells: cells whose k-hat is computed.
+        khat_blocks: how often.
+    """
 
     particles: Sequence[int]
     blocks: int
     steps: int
+    khat_cells: int
+    khat_blocks: int
 
 
 GUIDE_PARTICLES = 16
 
-FULL = Effort(particles=(1, 16, 64), blocks=60, steps=3)
-QUICK = Effort(particles=(16,), blocks=4, steps=1)
+FULL = Effort(particles=(1, 16, 64), blocks=60, steps=3, khat_cells=10_000, khat_blocks=9)
+QUICK = Effort(particles=(16,), blocks=4, steps=1, khat_cells=100, khat_blocks=4)
 
 
 def report(cases: Iterable[Case], effort: Effort, tell: Callable[[str], None]) -> str:
-    """Four tables: for losses ratios of time, absolute times, peak memory; and for guides."""
+    """Tables: for losses ratios of time, absolute times, peak memory; for guides; for k-hat."""
     cases = list(cases)
     ratios, costs, memory = [], [], []
     for case in cases:
@@ -61,6 +72,7 @@ def report(cases: Iterable[Case], effort: Effort, tell: Callable[[str], None]) -
         f"Guides at K = {GUIDE_PARTICLES}: time per step over that of Pyro's guide under the same "
         "loss, median (quartiles), and milliseconds per step of ours with the first:",
         markdown(["model", "guide", "against", *LOSSES, "ms"], guides),
+        *_khat(effort, tell),
     ]
     return "\n\n".join(sections)
 
@@ -95,3 +107,19 @@ def _memory(case: Case, contest: Contest, effort: Effort) -> list[str]:
     ours = peak_bytes(case, contest.ours, particles)
     theirs = peak_bytes(case, contest.theirs, particles)
     return [f"{ours / 1e3:.0f}", f"{theirs / 1e3:.0f}", f"{ours / theirs:.2f}"]
+
+
+def _khat(effort: Effort, tell: Callable[[str], None]) -> tuple[str, str]:
+    tell("Pareto k-hat")
+    timing = time_khat(cells=effort.khat_cells, blocks=effort.khat_blocks)
+    row = [
+        f"{effort.khat_cells:,} x {NUM_DRAWS:,}",
+        f"{timing.ours * 1e3:.0f}",
+        f"{timing.theirs * 1e3:.0f}",
+        ratio_cell(timing),
+    ]
+    return (
+        "Pareto k-hat: milliseconds of `weights.pareto_khat` and of one call of `arviz.psislw`, "
+        "and their ratio, median (quartiles):",
+        markdown(["cells x draws", "ours", "ArviZ", "ratio"], [row]),
+    )

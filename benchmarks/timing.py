@@ -6,10 +6,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median, quantiles
-
-from benchmarks.training import Training
+from typing import Protocol
 
 __all__ = ["Timing", "time_trainings"]
+
+Work = Callable[[], object]
+
+
+class Training(Protocol):
+    """Something done step by step, such as `benchmarks.training.Training`."""
+
+    def run(self, steps: int, measure: Callable[[Work], float]) -> float:
+        """Take some steps, and return what ``measure`` makes of them."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ def time_trainings(ours: Training, theirs: Training | None, *, blocks: int, step
     )
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def _seconds(work: Work) -> float:
     """Processor time, which leaves out whatever else the machine does meanwhile."""
     start = time.process_time()
     work()

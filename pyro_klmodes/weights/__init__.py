@@ -1,7 +1,7 @@
 """Functions of log-weights alone: particles first, then any number of independent cells."""
 
 from pyro_klmodes.weights.logspace import log_mean_exp, log_normalise, power_mean, self_normalise
-from pyro_klmodes.weights.pareto import pareto_khat, pareto_smooth
+from pyro_klmodes.weights.pareto import pareto_khat, pareto_smooth, pareto_tail_length
 from pyro_klmodes.weights.ranks import descending_ranks, tail_adaptive_weights
 from pyro_klmodes.weights.summaries import (
     effective_sample_size,
@@ -20,6 +20,7 @@ __all__ = [
     "log_normalise",
     "pareto_khat",
     "pareto_smooth",
+    "pareto_tail_length",
     "power_mean",
     "self_normalise",
     "tail_adaptive_weights",
