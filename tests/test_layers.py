@@ -15,14 +15,36 @@ ALLOWED = {
     "tracing": set(),
     "estimators": {"objectives", "tracing"},
     "losses": {"weights", "objectives", "tracing", "estimators"},
-    "inference": {"weights", "objectives", "tracing", "estimators", "losses", "guides"},
+    "inference": {
+        *("weights", "objectives", "tracing", "estimators", "losses", "guides", "diagnostics")
+    },
     "testing": {"weights", "objectives", "tracing", "estimators", "losses", "inference"},
     "guides": {"tracing"},
     "diagnostics": {"weights"},
+    "posteriors": {"tracing", "losses", "guides", "inference"},
+    "calibration": {
+        *("weights", "diagnostics", "tracing", "losses", "guides", "inference", "posteriors")
+    },
+    "diagnosis": {"weights", "diagnostics", "tracing", "guides", "inference", "posteriors"},
+    "inference_data": set(),
+    "conversion": {"weights", "tracing", "inference", "posteriors", "inference_data"},
+    "entries": {
+        *("diagnostics", "inference", "posteriors", "diagnosis", "inference_data", "conversion")
+    },
+    "tables": {"diagnosis", "inference_data", "entries"},
+    "plots": {"diagnosis", "inference_data", "entries"},
+    "report": {"entries", "tables", "plots"},
+    "comparison": {
+        *("tracing", "inference", "posteriors", "diagnosis", "inference_data", "conversion"),
+        *("entries", "tables", "plots", "report"),
+    },
 }
 THIRD_PARTY_HOMES = {
-    "arviz": {"inference_data.py"},
-    "matplotlib": {"plots.py"},
+    "arviz": {"inference_data/versions.py"},
+    "matplotlib": {
+        *(f"plots/{p.name}" for p in (PACKAGE / "plots").glob("*.py")),
+        "comparison/result.py",  # for the type of what it returns
+    },
     "zuko": {"guides/flow/zuko_modules.py"},
 }
 
@@ -63,6 +85,15 @@ def test_weights_and_objectives_know_torch_but_not_pyro():
         for path in PACKAGE.glob(f"{layer}/*.py"):
             roots = {m.split(".")[0] for m in imported_modules(path)}
             assert roots.isdisjoint({"pyro", "arviz", "matplotlib"}), path
+
+
+def test_inference_data_knows_neither_torch_nor_pyro():
+    # It is tested with ArviZ 1.x by an interpreter that has neither.
+    files = list(PACKAGE.glob("inference_data/*.py"))
+    assert files
+    for path in files:
+        roots = {m.split(".")[0] for m in imported_modules(path)}
+        assert roots.isdisjoint({"pyro", "torch"}), path
 
 
 @pytest.mark.parametrize("library", sorted(THIRD_PARTY_HOMES))

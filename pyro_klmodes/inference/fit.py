@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
@@ -26,10 +26,17 @@ __all__ = ["StepInfo", "fit"]
 
 
 class StepInfo(NamedTuple):
-    """What a callback is told after every step."""
+    """What a callback is told after every step.
+
+    Attributes:
+        step: its number, from 0.
+        loss: NaN if the step was skipped.
+        parameters: call it for the unconstrained parameters by name, the tensors themselves.
+    """
 
     step: int
     loss: float
+    parameters: Callable[[], Mapping[str, Tensor]] = dict
 
 
 def fit(
@@ -60,7 +67,8 @@ def fit(
         steps: how many gradient steps to take.
         optim: a Pyro optimizer; Adam with learning rate 0.01 by default.
         seed: for torch's, numpy's and Python's generators.
-        callbacks: called with a ``StepInfo`` after every step; a true result ends the fit.
+        callbacks: called with a ``StepInfo`` after every step; a true result ends the fit. If one
+            has a method ``finish``, that is called at the end and may change the parameters.
         progress: whether to show a bar with the loss and the effective sample size.
         on_nonfinite: what to do about a loss or gradient that is not a number: "raise"; "skip" the
             step; or "backoff", which returns to the parameters before the last step and halves
@@ -90,6 +98,7 @@ def fit(
     _check_arguments(loss, steps, seed, on_nonfinite)
     if isinstance(guide, FittedGuide):
         guide = guide.to_train()
+    callbacks = tuple(callbacks)
     started = time.perf_counter()
     losses: list[float] = []
     interrupted = False
@@ -121,7 +130,7 @@ def fit(
                 for step in range(steps):
                     losses.append(stepper(step, args, kwargs))
                     advance(losses[-1])
-                    told = StepInfo(step, losses[-1])
+                    told = StepInfo(step, losses[-1], stepper.parameters)
                     wishes = [callback(told) for callback in callbacks]  # all of them are told
                     if any(wishes):
                         break
@@ -131,6 +140,9 @@ def fit(
                 state.update(store.get_state())  # an error leaves the scope without doing so
                 error.result = so_far()
                 raise
+        for callback in callbacks:
+            if hasattr(callback, "finish"):
+                callback.finish()
         return so_far()
 
 

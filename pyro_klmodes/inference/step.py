@@ -44,6 +44,11 @@ class Stepper:
         self.on_nonfinite = on_nonfinite
         self.bad_steps = 0
         self.before: dict[Tensor, Tensor] = {}
+        self.touched: dict[str, Tensor] = {}
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The unconstrained parameters of the last step by name."""
+        return self.touched
 
     def __call__(self, step: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
         """Take a step; the loss, or NaN if it was skipped.
@@ -64,6 +69,7 @@ class Stepper:
         for module in (self.model, self.guide):
             if isinstance(module, torch.nn.Module):
                 params.update((n, p) for n, p in module.named_parameters() if p not in known)
+        self.touched = params
         problem = problem or _bad_gradient(params)
         if problem:
             value = self._after_problem(step, problem, params.values())

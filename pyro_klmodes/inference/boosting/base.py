@@ -13,7 +13,7 @@ from pyro_klmodes.guides.joint.mixture import Mixture
 from pyro_klmodes.guides.joint.radial import RadialLaw
 from pyro_klmodes.guides.joint.scales import ScaleStructure
 from pyro_klmodes.inference.boosting.components import Components
-from pyro_klmodes.inference.boosting.target import Target
+from pyro_klmodes.inference.target import Target
 
 __all__ = ["Booster", "BoostingDivergence"]
 

@@ -26,10 +26,10 @@ from pyro_klmodes.inference.boosting.components import copy_row
 from pyro_klmodes.inference.boosting.hellinger import Hellinger
 from pyro_klmodes.inference.boosting.result import BoostResult, Round
 from pyro_klmodes.inference.boosting.search import climb
-from pyro_klmodes.inference.boosting.target import Target
 from pyro_klmodes.inference.isolation import seeded
 from pyro_klmodes.inference.progress import progress_bar
 from pyro_klmodes.inference.result import FittedGuide
+from pyro_klmodes.inference.target import Target
 from pyro_klmodes.inference.versions import versions
 from pyro_klmodes.weights import effective_sample_size
 

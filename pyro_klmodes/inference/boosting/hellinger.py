@@ -20,7 +20,7 @@ from pyro_klmodes.guides.joint.spread import At
 from pyro_klmodes.inference.boosting.base import Booster, BoostingDivergence
 from pyro_klmodes.inference.boosting.components import Components
 from pyro_klmodes.inference.boosting.gaussians import log_overlaps, products
-from pyro_klmodes.inference.boosting.target import Target
+from pyro_klmodes.inference.target import Target
 from pyro_klmodes.losses import Renyi
 
 __all__ = ["Hellinger"]

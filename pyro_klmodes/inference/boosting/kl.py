@@ -20,7 +20,7 @@ from pyro_klmodes.guides.joint.radial import RadialLaw
 from pyro_klmodes.guides.joint.scales import ScaleStructure
 from pyro_klmodes.inference.boosting.base import Booster, BoostingDivergence
 from pyro_klmodes.inference.boosting.components import Components
-from pyro_klmodes.inference.boosting.target import Target
+from pyro_klmodes.inference.target import Target
 from pyro_klmodes.losses import ReverseKL
 
 __all__ = ["KL"]

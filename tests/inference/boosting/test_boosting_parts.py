@@ -14,7 +14,7 @@ from pyro_klmodes.guides.joint.mixture import Mixture
 from pyro_klmodes.inference import KL, Hellinger
 from pyro_klmodes.inference.boosting.components import Components, copy_row
 from pyro_klmodes.inference.boosting.gaussians import log_overlaps, products
-from pyro_klmodes.inference.boosting.target import Target
+from pyro_klmodes.inference.target import Target
 from pyro_klmodes.tracing.joint_density import log_joint
 
 SCALES = [Diagonal(), Full()]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor
 
+from pyro_klmodes.errors import UnsupportedStructure
+from pyro_klmodes.guides import AutoLowRank
 from pyro_klmodes.guides.joint.packing import Packing
 from pyro_klmodes.guides.joint_guide import JointGuide
 from pyro_klmodes.tracing.joint_densities import log_joints
 from pyro_klmodes.tracing.joint_density import log_joint
+from pyro_klmodes.tracing.randomness import same_random_state
 from pyro_klmodes.tracing.runs import Pair
 from pyro_klmodes.tracing.survey import survey
 
@@ -33,6 +37,28 @@ class Target:
         self.packing: Packing = guide._packing
         self.layout = survey(Pair(self.model, guide, args, kwargs))
 
+    @classmethod
+    def of(
+        cls, model: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Target:
+        """The target of a model that has no joint guide at hand.
+
+        Raises:
+            UnsupportedStructure: for latents without a place in unconstrained space, for improper
+                priors, and for latents in subsampled plates.
+        """
+        shell = _Shell(model, rank=1)
+        store = pyro.get_param_store()
+        # The model's own parameters stay; those of the shell are forgotten.
+        with same_random_state(), store.scope(store.get_state()):
+            try:
+                shell(*args, **kwargs)
+            except NotImplementedError as error:
+                raise UnsupportedStructure(
+                    f"a site has no distribution to draw from: {error}. Give it a proper prior."
+                ) from error
+            return cls(shell, args, kwargs)
+
     @property
     def initial(self) -> Tensor:  # (D,)
         """The initial location of the guide."""
@@ -49,6 +75,23 @@ class Target:
         else:
             joint = torch.stack([self._one(point) for point in points])
         return joint.reshape(u.shape[:-1])
+
+    def vectors(
+        self,
+        values: Mapping[str, Tensor],  # {site: (n, *site_shape)}
+    ) -> Tensor:  # (n, D)
+        """Constrained values of all latents as unconstrained vectors."""
+        parts = [b.latent.transform.inv(values[b.latent.name]) for b in self.packing.blocks]
+        return torch.cat([part.reshape(len(part), -1) for part in parts], dim=1)
+
+    def values(
+        self,
+        u: Tensor,  # (n, D)
+    ) -> dict[str, Tensor]:  # {site: (n, *site_shape)}
+        """Constrained values of all latents at unconstrained vectors."""
+        shapes = {b.latent.name: b.latent.initial.shape for b in self.packing.blocks}
+        values, _ = self._values(u, u.shape[:1])
+        return {name: x.reshape(len(u), *shapes[name]) for name, x in values.items()}
 
     def _together(
         self,
@@ -67,6 +110,23 @@ class Target:
         values, log_det = self._values(point, torch.Size())
         return log_joint(self.model, values, self.args, self.kwargs) + log_det
 
+    def log_det(
+        self,
+        u: Tensor,  # (n, D)
+    ) -> Tensor:  # (n,)
+        """Log absolute Jacobian determinant of the map from vectors to values."""
+        return self._values(u, u.shape[:1])[1]
+
+    def score(
+        self,
+        u: Tensor,  # (n, D)
+    ) -> Tensor:  # (n, D)
+        """Gradient of the log-density."""
+        leaf = u.detach().requires_grad_()
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(self(leaf).sum(), leaf)
+        return gradient
+
     def _values(
         self,
         points: Tensor,  # (n, D) or (D,)
@@ -80,3 +140,7 @@ class Target:
             elements = latent.log_det(piece, values[latent.name])
             log_det = log_det + elements.reshape(*points.shape[:-1], -1).sum(-1)
         return values, log_det
+
+
+class _Shell(AutoLowRank):
+    """The joint guide with the fewest parameters, under a name that no other guide has."""
