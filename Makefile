@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+ARVIZ1 := .venv-arviz1
 
 # One numerical thread per process: the tests run in parallel, and results do not depend on cores.
 export OMP_NUM_THREADS := 1
@@ -10,7 +11,7 @@ export MKL_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
-.PHONY: venv compare lint doctest test test-slow bench clean
+.PHONY: venv venv-arviz1 compare lint doctest test test-slow bench clean
 
 venv: $(INSTALLED)
 
@@ -19,6 +20,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $(INSTALLED)
+
+# A second, small environment with ArviZ 1.x, which needs Python 3.12 or newer. Fails without one.
+venv-arviz1: $(ARVIZ1)/.installed
+
+$(ARVIZ1)/.installed: constraints-arviz1.txt tests/arviz_1x/install.py
+	$(PYTHON) tests/arviz_1x/install.py $(ARVIZ1)
+	touch $(ARVIZ1)/.installed
 
 compare: venv
 	$(BIN)/python -m pyro_klmodes compare models.eight_schools --out build/compare/eight_schools
@@ -33,6 +41,7 @@ doctest: venv
 	$(BIN)/python -m pytest -q --doctest-modules pyro_klmodes models
 
 test: lint doctest
+	@$(MAKE) --no-print-directory venv-arviz1 || echo "No ArviZ 1.x here: its tests will be skipped."
 	$(BIN)/python -m pytest -q -n 2 -m "not slow" tests
 
 test-slow: venv
@@ -42,5 +51,5 @@ bench: venv
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(ARVIZ1) build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
