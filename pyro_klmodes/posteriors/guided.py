@@ -1,0 +1,74 @@
+"""A posterior that is a guide with its fitted parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_klmodes.inference.isolation import seeded
+from pyro_klmodes.tracing import Draws
+from pyro_klmodes.tracing.full_data import FullData
+from pyro_klmodes.tracing.guide_samples import sample_guide
+from pyro_klmodes.tracing.runs import Pair
+
+__all__ = ["Guided"]
+
+
+@dataclass(frozen=True)
+class Guided:
+    """A model, a guide whose parameters are fitted, and what both are called with.
+
+    Attributes:
+        model: the model.
+        guide: the guide, not bound to its parameters: run it inside of ``scope``.
+        args: positional arguments of both.
+        kwargs: keyword arguments of both.
+        state: param store with the fitted parameters; None if they are in the global store.
+        losses: loss of every step, empty if nobody kept them.
+        attributes: how it was made (``loss``, ``guide``, ``seed``, ``steps``, ``seconds``,
+            ``versions``), as far as that is known.
+    """
+
+    model: Callable[..., Any] = field(repr=False)
+    guide: Callable[..., Any] = field(repr=False)
+    args: tuple[Any, ...] = field(default=(), repr=False)
+    kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    state: dict[str, Any] | None = field(default=None, repr=False)
+    losses: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Make the fitted parameters those of the global param store, inside."""
+        if self.state is None:
+            yield
+            return
+        with pyro.get_param_store().scope(self.state):
+            yield
+
+    def on(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Guided:
+        """The same guide for other arguments, such as the full data."""
+        return replace(self, args=tuple(args), kwargs=dict(kwargs))
+
+    def draws(self, n: int, seed: int = 0) -> Draws:
+        """Draw n times from the guide with their log-weights, for all data.
+
+        Where model and guide draw minibatches, these are visited until all data were seen.
+
+        Raises:
+            InvalidArgument: if the arguments themselves hold a minibatch.
+        """
+        pair = Pair(self.model, self.guide, self.args, self.kwargs)
+        with self.scope(), seeded(seed):
+            return FullData.of(pair).draws(n)
+
+    def sample(self, n: int, seed: int = 0) -> dict[str, Tensor]:
+        """Draw n values of every latent site that is not auxiliary, ``(n, *site_shape)``."""
+        with self.scope(), seeded(seed), torch.no_grad():
+            return sample_guide(self.model, self.guide, self.args, self.kwargs, n)
