@@ -14,11 +14,21 @@ Example:
     True
 """
 
-from pyro_klmodes import errors, estimators, guides, objectives
-from pyro_klmodes.inference.boosting import boost
-from pyro_klmodes.inference.check import check
-from pyro_klmodes.inference.fit import fit
-from pyro_klmodes.inference.result import FitResult
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pyro_klmodes import diagnostics, errors, estimators, guides, objectives
+from pyro_klmodes.calibration import sbc, vsbc
+from pyro_klmodes.diagnosis import Diagnosis, diagnose, second_opinion
+from pyro_klmodes.inference import (
+    AverageIterates,
+    FitResult,
+    StopWhenConverged,
+    boost,
+    check,
+    fit,
+    gradient_snr,
+)
 from pyro_klmodes.losses import (
     CUBO,
     IWAE,
@@ -31,26 +41,60 @@ from pyro_klmodes.losses import (
 )
 from pyro_klmodes.tracing import Draws, draws, log_density
 
+if TYPE_CHECKING:
+    from pyro_klmodes.comparison import Comparison
+    from pyro_klmodes.comparison.compare import compare
+    from pyro_klmodes.conversion import from_pyro_mcmc, loo, to_arviz
+
 __version__ = "0.1.0"
 
 __all__ = [
     "CUBO",
     "IWAE",
+    "AverageIterates",
+    "Comparison",
+    "Diagnosis",
     "Draws",
     "FDivergence",
     "FitResult",
     "ForwardKL",
     "Renyi",
     "ReverseKL",
+    "StopWhenConverged",
     "TailAdaptive",
     "Thermodynamic",
     "boost",
     "check",
+    "compare",
+    "diagnose",
+    "diagnostics",
     "draws",
     "errors",
     "estimators",
     "fit",
+    "from_pyro_mcmc",
+    "gradient_snr",
     "guides",
     "log_density",
+    "loo",
     "objectives",
+    "sbc",
+    "second_opinion",
+    "to_arviz",
+    "vsbc",
 ]
+
+# What needs ArviZ or matplotlib is imported when it is asked for: training needs neither.
+_LATER = {
+    "Comparison": "pyro_klmodes.comparison",
+    "compare": "pyro_klmodes.comparison",
+    "from_pyro_mcmc": "pyro_klmodes.conversion",
+    "loo": "pyro_klmodes.conversion",
+    "to_arviz": "pyro_klmodes.conversion",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,8 +13,9 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from pyro_klmodes import inference_data, report, tables
-from pyro_klmodes.comparison import Failed, Fitted, Outcome, compare
+from pyro_klmodes import tables
+from pyro_klmodes.comparison import Comparison, fit_pairs
+from pyro_klmodes.entries import Failed, Fitted, Outcome, Settings
 from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.model_spec import Target, load_target
 from pyro_klmodes.named_choices import OWN, guides_named, losses_named
@@ -87,10 +88,10 @@ def _compare(
     command = ["klmodes", "compare", spec, "--losses", ",".join(chosen_losses)]
     command += ["--guides", ",".join(chosen_guides), "--steps", str(steps)]
     command += ["--draws", str(draws), "--seed", str(seed)]
-    settings = tables.Settings(shlex.join(command), steps, seed, draws)
+    settings = Settings(num_draws=draws, seed=seed, command=shlex.join(command), steps=steps)
 
     console, outcomes = Console(), list[Outcome]()
-    for outcome in compare(
+    for outcome in fit_pairs(
         target,
         chosen_losses,
         chosen_guides,
@@ -101,32 +102,28 @@ def _compare(
     ):
         outcomes.append(outcome)
         # At once: what is done stays on disk, whatever happens to the fits after it.
+        so_far = _comparison(target, outcomes, settings)
         if isinstance(outcome, Fitted):
-            inference_data.write(outcome.data, folder / tables.file_name(outcome))
-        tables.write_tables(folder, target, outcomes, settings)
+            tables.write_draws(folder, so_far, outcome)
+        tables.write_tables(folder, so_far)
         console.print(_line(outcome, len(outcomes), len(chosen_guides) * len(chosen_losses)))
-    page = report.write_page(folder, target, outcomes, settings)
-    return _show(console, target, outcomes, page)
-
-
-def _show(console: Console, target: Target, outcomes: Sequence[Outcome], page: Path) -> int:
-    any_fit = any(isinstance(outcome, Fitted) for outcome in outcomes)
-    console.print(tables.fit_table(target, outcomes))
-    for outcome in outcomes:
-        if isinstance(outcome, Failed):
-            console.print(f"{outcome.label} failed: {outcome.message}", style="red", markup=False)
-    if any_fit:
-        console.print(tables.parameter_table(target, outcomes))
+    comparison = _comparison(target, outcomes, settings)
+    page = comparison.save(folder)
+    console.print(comparison)
     console.print("Page:", end=" ")
     # Not wrapped at the terminal's width: the path is there to be copied.
     console.print(str(page.resolve()), soft_wrap=True, markup=False, highlight=False)
-    return 0 if any_fit else ALL_FAILED
+    return 0 if comparison.fits else ALL_FAILED
+
+
+def _comparison(target: Target, outcomes: Sequence[Outcome], settings: Settings) -> Comparison:
+    return Comparison(tuple(outcomes), target.known, target.name, target.source, settings)
 
 
 def _line(outcome: Outcome, done: int, count: int) -> Text:
     if isinstance(outcome, Failed):
         return Text(f"{done}/{count}  {outcome.label}: failed")
-    return Text(f"{done}/{count}  {outcome.label}: {outcome.seconds:.1f} s")
+    return Text(f"{done}/{count}  {outcome.label}: {outcome.verdict}")
 
 
 def _names(options: Iterable[str]) -> list[str]:

@@ -14,21 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
+from pyro_klmodes.entries import Moments, Reference
 from pyro_klmodes.errors import InvalidArgument
 
-__all__ = ["Moments", "Target", "did_you_mean", "load_target"]
+__all__ = ["Target", "did_you_mean", "load_target"]
 
 DEFAULT_ATTRIBUTE = "problem"
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Mean and standard deviation of one site, each of the site's shape."""
-
-    mean: np.ndarray
-    sd: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -58,6 +49,12 @@ class Target:
     guides: tuple[str, ...] = ()
     how: str = ""
     source: str = ""
+
+    @property
+    def known(self) -> Reference:
+        """What fits are held against."""
+        origin = self.how or "given with the model"
+        return Reference(dict(self.reference), self.log_evidence, origin if self.reference else "")
 
 
 def load_target(spec: str) -> Target:
@@ -103,23 +100,26 @@ def _target_from(problem: Any, spec: str) -> Target:
             f"{spec} returned {type(problem).__name__} without {' and '.join(missing)}; return an "
             "object with at least these attributes, or name a plain model after the colon"
         )
-    reference = {
-        site: Moments(mean=np.asarray(moments.mean, float), sd=np.asarray(moments.sd, float))
-        for site, moments in (getattr(problem, "reference", None) or {}).items()
-    }
-    log_evidence = getattr(problem, "log_evidence", None)
+    try:
+        known = Reference.of({} if _says_nothing(problem) else problem, ())
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{spec}: {error}") from error
     return Target(
         name=problem.name,
         model=problem.model,
         args=tuple(getattr(problem, "args", ())),
         kwargs=dict(getattr(problem, "kwargs", {})),
-        reference=reference,
-        log_evidence=None if log_evidence is None else float(log_evidence),
+        reference=known.moments,
+        log_evidence=known.log_evidence,
         guide=getattr(problem, "guide", None),
         guides=tuple(getattr(problem, "guides", ())),
         how=getattr(problem, "how", ""),
         source=getattr(problem, "source", ""),
     )
+
+
+def _says_nothing(problem: Any) -> bool:
+    return not (hasattr(problem, "reference") or hasattr(problem, "log_evidence"))
 
 
 def _module(name: str) -> ModuleType:

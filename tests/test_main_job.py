@@ -11,10 +11,12 @@ import torch
 
 from pyro_klmodes import inference_data
 from pyro_klmodes.__main__ import main
-from pyro_klmodes.comparison import Failed, Fitted, compare
+from pyro_klmodes.comparison import fit_pairs
+from pyro_klmodes.entries import Failed, Fitted, Moments
 from pyro_klmodes.errors import InvalidArgument
-from pyro_klmodes.model_spec import Moments, Target, load_target
+from pyro_klmodes.model_spec import Target, load_target
 from pyro_klmodes.named_choices import guides_named, known_guides, known_losses, losses_named
+from pyro_klmodes.weights import pareto_khat
 
 # z ~ N(0, 1), x ~ N(z, 1), x = 1: the posterior is N(1/2, 1/2), the evidence N(1; 0, 2).
 POSTERIOR_MEAN, POSTERIOR_SD = 0.5, math.sqrt(0.5)
@@ -97,8 +99,8 @@ def run(tmp_path, capsys):
     return run_with
 
 
-def table_of(folder):
-    with (folder / "table.csv").open(newline="", encoding="utf-8") as file:
+def table_of(folder, name="parameters"):
+    with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -111,18 +113,23 @@ def test_from_a_model_to_tables_draws_figures_and_a_page(run, model_file):
         "AutoNormal-reverse_kl.nc",
         "AutoNormal-forward_kl.nc",
         "index.html",
-        "table.csv",
+        "fits.csv",
+        "parameters.csv",
         "results.json",
+        "evidence.png",
         "forest.png",
         "density.png",
+        "pair.png",
+        "khat.png",
         "training.png",
     }
     rows = table_of(folder)
-    assert [(row["loss"], row["parameter"]) for row in rows] == [
-        ("reverse_kl", "z"),
-        ("reverse_kl", "twice"),
-        ("forward_kl", "z"),
-        ("forward_kl", "twice"),
+    reverse, forward = "AutoNormal · reverse_kl", "AutoNormal · forward_kl"
+    assert [(row["parameter"], row["fit"]) for row in rows] == [
+        ("z", reverse),
+        ("z", forward),
+        ("twice", reverse),
+        ("twice", forward),
     ]
     for row in rows:
         factor = 2.0 if row["parameter"] == "twice" else 1.0
@@ -131,10 +138,12 @@ def test_from_a_model_to_tables_draws_figures_and_a_page(run, model_file):
         # are four standard errors of 4000 draws and more.
         assert float(row["mean"]) == pytest.approx(POSTERIOR_MEAN * factor, abs=0.1 * factor)
         assert float(row["sd"]) == pytest.approx(POSTERIOR_SD * factor, abs=0.05 * factor)
-        assert row["status"] == "reliable"
+    for row in table_of(folder, "fits"):
+        assert row["verdict"] == "reliable"
         error = float(row["log_evidence_error"])
         assert 0.0 < error < 0.01
         assert float(row["log_evidence"]) == pytest.approx(LOG_EVIDENCE, abs=4 * error)
+    assert "All fits can be believed." in out
 
 
 def test_draws_on_disk_are_those_of_the_table(run, model_file):
@@ -155,9 +164,10 @@ def test_draws_on_disk_are_those_of_the_table(run, model_file):
     np.testing.assert_allclose(data.sample_stats["log_p"].values, log_p, atol=1e-5)
     log_weight = data.sample_stats["log_p"].values - data.sample_stats["log_q"].values
     np.testing.assert_allclose(data.sample_stats["log_weight"].values, log_weight, atol=1e-5)
-    known = {"guide": "AutoNormal", "loss": "reverse_kl", "seed": 3, "steps": 5}
+    known = {"guide": "AutoNormal", "loss": "ReverseKL", "seed": 3, "steps": 5}
     assert {name: data.attrs[name] for name in known} == known
-    assert data.attrs["k_hat"] == pytest.approx(float(row["k_hat"]))
+    k_hat = float(pareto_khat(torch.as_tensor(data.sample_stats["log_weight"].values[0])))
+    assert data.attrs["khat"] == pytest.approx(k_hat, rel=1e-6)
     assert "torch" in json.loads(data.attrs["versions"])
 
 
@@ -166,7 +176,8 @@ def test_the_same_seed_gives_the_same_table(run, model_file, tmp_path):
         _, _, _, folder = run(
             model_file, "--steps", 5, "--draws", 200, "--seed", seed, out=tmp_path / out
         )
-        return [{**row, "seconds": None} for row in table_of(folder)]
+        fits = [{**row, "seconds": None} for row in table_of(folder, "fits")]
+        return [*table_of(folder), *fits]
 
     first = numbers("first", 1)
     assert numbers("second", 1) == first
@@ -180,7 +191,7 @@ def test_a_plain_model_has_no_reference(run, model_file):
 
     assert code == 0
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    assert results["model"] == "two_dimensional"
+    assert results["name"] == "two_dimensional"
     assert results["reference"] == {}
     assert [fit["guide"] for fit in results["fits"]] == ["AutoNormal", "AutoMultivariateNormal"]
     data = inference_data.read(folder / "AutoMultivariateNormal-reverse_kl.nc")
@@ -198,14 +209,15 @@ def test_a_failed_fit_is_reported_and_the_others_go_on(run, model_file):
     assert (code, err) == (0, "")
     fits = json.loads((folder / "results.json").read_text(encoding="utf-8"))["fits"]
     assert [(fit["guide"], fit["loss"], fit["status"] == "failed") for fit in fits] == [
-        ("AutoDelta", "reverse_kl", True),
+        ("AutoDelta", "reverse_kl", False),
         ("AutoDelta", "forward_kl", True),
         ("AutoNormal", "reverse_kl", False),
         ("AutoNormal", "forward_kl", False),
     ]
+    # A point can be fitted, but nothing can be said about it.
+    assert fits[0]["status"] == "unknown"
     page = (folder / "index.html").read_text(encoding="utf-8")
-    assert "Fits that failed" in page
-    assert "NoDensity" in page
+    assert "AutoDelta · forward_kl failed: NoDensity" in page
     assert "NoDensity" in out
 
 
@@ -214,7 +226,7 @@ def test_exit_code_one_when_every_fit_fails(run, model_file):
 
     assert (code, err) == (1, "")
     assert "ValueError: the data are missing" in out
-    assert [row["status"] for row in table_of(folder)] == ["failed"] * 4
+    assert [row["verdict"] for row in table_of(folder, "fits")] == ["failed"] * 4
     assert "the data are missing" in (folder / "index.html").read_text(encoding="utf-8")
 
 
@@ -237,7 +249,12 @@ def test_finished_fits_are_on_disk_before_the_next_one_starts(
 
     assert code == 130
     assert err.strip() == "klmodes: interrupted; what was finished is on disk"
-    assert set(finished) == {"AutoNormal-reverse_kl.nc", "table.csv", "results.json"}
+    assert set(finished) == {
+        "AutoNormal-reverse_kl.nc",
+        "fits.csv",
+        "parameters.csv",
+        "results.json",
+    }
     assert {path.name for path in folder.iterdir()} == set(finished)
     assert [row["parameter"] for row in table_of(folder)] == ["z", "twice"]
 
@@ -292,7 +309,7 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_training(
     def never(*_, **__):
         raise AssertionError("training started")
 
-    monkeypatch.setattr("pyro_klmodes.__main__.compare", never)
+    monkeypatch.setattr("pyro_klmodes.__main__.fit_pairs", never)
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
 
     code, out, err, _ = run(model_file, out=tmp_path / "file" / "out")
@@ -360,7 +377,7 @@ def test_a_reference_that_does_not_fit_the_model_fails_that_fit():
         target = Target(name="t", model=load_target("models.bimodal").model, reference=reference)
         target = Target(**{**vars(target), "args": (torch.tensor(-3.0),)})
         return list(
-            compare(
+            fit_pairs(
                 target,
                 losses_named(["reverse_kl"]),
                 guides_named(["AutoNormal"]),
@@ -415,7 +432,8 @@ def test_enumerated_sites_are_hidden_from_autoguides(enumerated_file, tmp_path):
     folder = tmp_path / "out"
     assert main([*arguments, "--steps", "5", "--draws", "100", "--out", str(folder)]) == 0
     results = json.loads((folder / "results.json").read_text())
-    assert [list(fit["posterior"]) for fit in results["fits"]] == [["z"], ["z"]]
+    # The posterior has the site that was summed out again, drawn given all others.
+    assert [set(fit["posterior"]) for fit in results["fits"]] == [{"c", "z"}] * 2
 
 
 def test_a_model_that_raises_anything_is_a_failed_fit(enumerated_file, tmp_path, capsys):

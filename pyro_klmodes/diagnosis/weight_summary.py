@@ -1,0 +1,77 @@
+"""What the log-weights of posterior draws say in a few numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pyro_klmodes.weights import effective_sample_size, khat_threshold, log_evidence, pareto_khat
+
+__all__ = ["WeightSummary", "summarise_weights"]
+
+
+@dataclass(frozen=True)
+class WeightSummary:
+    """What the log-weights of S posterior draws say about a fit.
+
+    Attributes:
+        k_hat: Pareto k-hat, the largest over the cells of the local plates.
+        k_hat_limit: The k-hat below which S draws give usable weights.
+        effective_draws: Effective sample size out of S, the smallest over the cells.
+        num_draws: S.
+        cells: Number of cells of the local plates, 1 for one joint weight.
+        bad_cells: Number of cells whose k-hat is above the limit.
+        log_evidence: Estimate of the log evidence, None if the draws saw a minibatch only.
+        log_evidence_error: Its standard error.
+    """
+
+    k_hat: float
+    k_hat_limit: float
+    effective_draws: float
+    num_draws: int
+    cells: int
+    bad_cells: int
+    log_evidence: float | None
+    log_evidence_error: float | None
+
+
+def summarise_weights(
+    log_w: Tensor,  # (S, *local)
+    *,
+    scale: float = 1.0,
+    rest: float = 0.0,
+) -> WeightSummary:
+    """Reliability and evidence from log-weights.
+
+    With local plates the evidence is a product over their cells, so its logarithm is estimated as
+    ``sum_c log mean_s w_sc`` with standard error ``sqrt(sum_c se_c^2)``. The joint weight
+    ``prod_c w_sc`` has the same mean, but its spread grows exponentially with the number of cells.
+
+    Args:
+        log_w: Log-weights of S draws, one column per cell of the local plates.
+        scale: Subsampling factor of the draws. Unless it is 1 they saw a minibatch, which does
+            not determine the evidence of the whole data.
+        rest: Log-probability of the sites that depend on no latent value: they are no part of the
+            weights, but of the evidence.
+
+    Example:
+        >>> import torch
+        >>> summary = summarise_weights(torch.full((100, 3), 2.0, dtype=torch.float64))
+        >>> summary.log_evidence, summary.log_evidence_error, summary.cells
+        (6.0, 0.0, 3)
+    """
+    cells = log_w.double().reshape(log_w.shape[0], -1)
+    whole_data = scale == 1.0
+    estimates, errors = log_evidence(cells)
+    k_hats, limit = pareto_khat(cells), khat_threshold(len(cells))
+    return WeightSummary(
+        k_hat=float(k_hats.max()),
+        k_hat_limit=limit,
+        effective_draws=float(effective_sample_size(cells).min()),
+        num_draws=len(cells),
+        cells=cells.shape[1],
+        bad_cells=int((~(k_hats <= limit)).sum()),
+        log_evidence=float(estimates.sum()) + rest if whole_data else None,
+        log_evidence_error=float(errors.square().sum().sqrt()) if whole_data else None,
+    )

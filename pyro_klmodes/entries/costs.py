@@ -1,0 +1,24 @@
+"""What a fit has cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro_klmodes.inference import FitResult
+
+__all__ = ["gradient_evaluations"]
+
+
+def gradient_evaluations(source: Any) -> int | None:
+    """Steps times particles (times outer particles): draws that were differentiated.
+
+    None for whatever does not remember its steps, as Pyro's SVI and pairs of model and guide.
+
+    Example:
+        >>> gradient_evaluations("an SVI") is None
+        True
+    """
+    if not isinstance(source, FitResult):
+        return None
+    loss = source.loss
+    return source.steps * int(loss.num_particles) * int(getattr(loss, "num_outer", 1))
