@@ -29,7 +29,8 @@ ALLOWED = {
     "inference_data": set(),
     "conversion": {"weights", "tracing", "inference", "posteriors", "inference_data"},
     "entries": {
-        *("diagnostics", "inference", "posteriors", "diagnosis", "inference_data", "conversion")
+        *("diagnostics", "tracing", "inference", "posteriors", "diagnosis"),
+        *("inference_data", "conversion"),
     },
     "tables": {"diagnosis", "inference_data", "entries"},
     "plots": {"diagnosis", "inference_data", "entries"},

@@ -132,9 +132,10 @@ class Study:
         places = torch.Generator().manual_seed(seed_of(self.seed, Part.REFERENCES, index))
         reference = torch.rand(truth.shape, generator=places, dtype=torch.float64)
         far = ((truth - self.low) / self.width - reference).norm()
-        nearer = ((values - self.low) / self.width - reference).norm(dim=1) < far
+        distances = ((values - self.low) / self.width - reference).norm(dim=1)
         return Outcome(
-            ranks=randomised_ranks(values, truth, generator=ties), nearer=int(nearer.sum())
+            ranks=randomised_ranks(values, truth, generator=ties),
+            nearer=int(randomised_ranks(distances, far, generator=ties)),
         )
 
 

@@ -40,9 +40,9 @@ class Opinions:
         kwargs: Mapping[str, Any],
         outcome: Outcome,
     ) -> None:
-        """Keep what the search of a fit found."""
+        """Keep what the search of a fit found, unless the model is another one in every fit."""
         searched = self.of(model, args, kwargs)["num_starts"] > 0
-        if searched and isinstance(outcome, Fitted):
+        if searched and isinstance(outcome, Fitted) and not outcome.learns:
             key = (model, tuple(args), dict(kwargs))
             self._known.append((key, outcome.diagnosis.opinion))
 

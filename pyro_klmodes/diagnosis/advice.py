@@ -82,7 +82,14 @@ def _advice(found: Findings) -> Iterator[str]:
         )
         return
     if found.word == "misses mass":
-        yield _several_modes(found.modes)
+        if (found.modes or 0) > 1:
+            yield _several_modes(found.modes)
+        else:
+            yield (
+                "The search found no second mode, so it is shape that is missing: dependence "
+                "(AutoFullRank, AutoHierarchical), heavier tails (AutoMultivariateStudentT) or a "
+                "bend (AutoFlow)."
+            )
         if found.coordinates <= MANY_COORDINATES:
             yield "Or ForwardKL with many particles and a wide start (init_scale=3, defensive=0.1)."
         return

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from pyro_klmodes.diagnosis.population import Population
-from pyro_klmodes.diagnosis.second_opinion import SecondOpinion, second_opinion
+from pyro_klmodes.diagnosis.second_opinion import (
+    MOST_COORDINATES,
+    SecondOpinion,
+    second_opinion,
+)
+from pyro_klmodes.diagnosis.shifts import Beyond
 from pyro_klmodes.diagnosis.verdict import TrustedEvidence
 from pyro_klmodes.diagnosis.widened import around_guide
 from pyro_klmodes.diagnostics import ModeCoverage, SteinTest, mode_coverage, stein_test
-from pyro_klmodes.errors import KLModesError
 from pyro_klmodes.inference.isolation import seeded
 from pyro_klmodes.inference.target import Target
 from pyro_klmodes.posteriors import Guided
@@ -44,7 +49,7 @@ class Elsewhere:
 
     opinion: SecondOpinion | None = None
     around: TrustedEvidence | None = None
-    moments: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    moments: Mapping[str, Beyond] = field(default_factory=dict)
     coverage: ModeCoverage | None = None
     stein: SteinTest | None = None
     notes: tuple[str, ...] = ()
@@ -79,20 +84,36 @@ def look_elsewhere(
         seed: of the search and of the bootstrap.
     """
     try:
-        target = Target.of(posterior.model, posterior.args, posterior.kwargs)
-        missing = [b.latent.name for b in target.packing.blocks if b.latent.name not in values]
-        if missing:
-            return Elsewhere(opinion, notes=(f"nothing beyond the draws: no '{missing[0]}' there",))
-        if opinion is None and num_starts > 0:
-            opinion = second_opinion(
-                posterior.model,
-                posterior.args,
-                posterior.kwargs,
-                num_starts=num_starts,
-                seed=seed,
+        return _looked(posterior, values, log_q, opinion=opinion, num_starts=num_starts, seed=seed)
+    except Exception as error:  # whatever a model does at values it did not expect
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return Elsewhere(opinion, notes=(f"no look beyond the guide's draws: {reason}",))
+
+
+def _looked(
+    posterior: Guided,
+    values: Mapping[str, Tensor],  # {site: (S, *site_shape)}
+    log_q: Tensor,  # (S,)
+    *,
+    opinion: SecondOpinion | None,
+    num_starts: int,
+    seed: int,
+) -> Elsewhere:
+    notes = []
+    target = Target.of(posterior.model, posterior.args, posterior.kwargs)
+    missing = [b.latent.name for b in target.packing.blocks if b.latent.name not in values]
+    if missing:
+        return Elsewhere(opinion, notes=(f"nothing beyond the draws: no '{missing[0]}' there",))
+    size = len(target.initial)
+    if opinion is None and num_starts > 0:
+        opinion = second_opinion(
+            posterior.model, posterior.args, posterior.kwargs, num_starts=num_starts, seed=seed
+        )
+        if opinion is None and size > MOST_COORDINATES:
+            notes.append(
+                f"no search for other modes in {size} coordinates (at most {MOST_COORDINATES}): a "
+                "mode that the guide leaves out would not be seen."
             )
-    except KLModesError as error:
-        return Elsewhere(opinion, notes=(f"no search for other modes, no Stein test: {error}",))
     u = target.vectors(values).detach().to(target.initial)
     if not bool(u.isfinite().all()):
         return Elsewhere(opinion, notes=("some draws are on the boundary of their support",))
@@ -105,6 +126,7 @@ def look_elsewhere(
         moments=_moments_of(population, target),
         coverage=_coverage(u, opinion),
         stein=_stein(target, u, seed),
+        notes=tuple(notes),
     )
 
 
@@ -115,13 +137,18 @@ def _evidence_of(population: Population) -> TrustedEvidence | None:
     return TrustedEvidence(population.log_evidence, population.error, origin)
 
 
-def _moments_of(population: Population, target: Target) -> dict[str, tuple[Tensor, Tensor]]:
-    """Mean and standard deviation of every site."""
+def _moments_of(population: Population, target: Target) -> dict[str, Beyond]:
     if population.effective_draws < ENOUGH_FOR_MOMENTS:
         return {}
     log_w = pareto_smooth(population.log_w)[0]
-    values = target.values(population.u.to(target.initial))
-    return {site: weighted_moments(x.double(), log_w) for site, x in values.items()}
+    found = {}
+    for site, values in target.values(population.u.to(target.initial)).items():
+        x = values.double()
+        mean, sd = weighted_moments(x, log_w)
+        standard = (x - mean) / torch.where(sd > 0, sd, 1.0)
+        kurtosis, _ = weighted_moments(standard**4, log_w)
+        found[site] = Beyond(mean, sd, kurtosis, population.effective_draws)
+    return found
 
 
 def _coverage(

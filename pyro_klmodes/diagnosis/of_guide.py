@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_klmodes.diagnosis.advice import Findings, advice
-from pyro_klmodes.diagnosis.elsewhere import look_elsewhere
+from pyro_klmodes.diagnosis.elsewhere import Elsewhere, look_elsewhere
 from pyro_klmodes.diagnosis.local_axes import LocalAxes
 from pyro_klmodes.diagnosis.result import Diagnosis
 from pyro_klmodes.diagnosis.second_opinion import SecondOpinion
@@ -29,8 +29,10 @@ from pyro_klmodes.diagnostics import (
     marginal_khat,
 )
 from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.inference.isolation import seeded
 from pyro_klmodes.posteriors import Guided
 from pyro_klmodes.tracing import Draws
+from pyro_klmodes.tracing.full_data import FullData
 
 __all__ = ["diagnose_guide"]
 
@@ -64,25 +66,34 @@ def diagnose_guide(
     """See ``diagnose``."""
     seen = _look(posterior, num_samples, seed)
     settled = _settled(posterior)
-    if _is_point(seen.values):
-        return _of_a_point(posterior, num_samples, settled)
+    with posterior.scope(), seeded(seed):
+        unweighed = FullData.of(posterior.pair).why_unweighed()
+    if unweighed is not None or _is_point(seen.values):
+        return _unknown(posterior, num_samples, settled, unweighed or "the guide is a point")
     _check_weights(seen.draws)
-    weights = summarise_weights(
-        seen.draws.log_w, scale=seen.draws.scale, rest=float(seen.draws.rest)
-    )
-    with posterior.scope():
-        elsewhere = look_elsewhere(
-            posterior,
-            seen.values,
-            seen.log_q,
-            opinion=opinion,
-            num_starts=num_starts,
-            seed=seed,
+    weights = summarise_weights(seen.draws.log_w, rest=float(seen.draws.rest))
+    if seen.draws.scale != 1.0:
+        note = (
+            f"all sites have the poutine.scale {seen.draws.scale:g}: the evidence is that without "
+            "it, and there is no look beyond the guide's draws."
         )
+        elsewhere = Elsewhere(opinion, notes=(note,))
+    else:
+        with posterior.scope():
+            elsewhere = look_elsewhere(
+                posterior,
+                seen.values,
+                seen.log_q,
+                opinion=opinion,
+                num_starts=num_starts,
+                seed=seed,
+            )
     moments, marginal = _by_site(seen)
     shift = worst_shift(moments)
     trusted = elsewhere.trusted if log_evidence is None else TrustedEvidence(log_evidence)
-    judged = verdict(weights, trusted, shift, shift_beyond(moments, elsewhere.moments))
+    judged = verdict(
+        weights, trusted, shift, shift_beyond(moments, weights.effective_draws, elsewhere.moments)
+    )
     findings = Findings(
         word=judged.word,
         weights=weights,
@@ -165,12 +176,11 @@ def _is_point(values: Mapping[str, Tensor]) -> bool:
     return all(bool((value == value[0]).all()) for value in values.values())
 
 
-def _of_a_point(posterior: Guided, num_samples: int, settled: float | None) -> Diagnosis:
+def _unknown(posterior: Guided, num_samples: int, settled: float | None, reason: str) -> Diagnosis:
     return Diagnosis(
         verdict=Verdict(
             "unknown",
-            "The guide draws the same point every time: a point has no spread and no density, so "
-            "nothing can be said about a posterior.",
+            f"The draws have no weights: {reason}. Nothing can be said about a posterior.",
             ("Use a guide that is a distribution, for instance AutoNormal or AutoFullRank.",),
         ),
         num_draws=num_samples,

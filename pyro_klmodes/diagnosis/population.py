@@ -129,5 +129,5 @@ def adapt(
 
 def _weighed(target: Target, proposal: StudentMixture, count: int) -> Population:
     u = proposal.draw(count)
-    log_p = target(u.to(target.initial)).double().nan_to_num(nan=-math.inf)
+    log_p = target(u.to(target.initial)).double().nan_to_num(nan=-math.inf, posinf=-math.inf)
     return Population(u, log_p - proposal.log_prob(u))

@@ -46,12 +46,12 @@ class ChainSummary:
     @property
     def worst_r_hat(self) -> float:
         """The largest over all parameters."""
-        return max(float(x.max()) for x in self.r_hat.values())
+        return max((float(x.max()) for x in self.r_hat.values()), default=math.inf)
 
     @property
     def fewest_effective(self) -> float:
         """The smallest effective sample size over all parameters."""
-        return min(float(x.min()) for x in self.effective_draws.values())
+        return min((float(x.min()) for x in self.effective_draws.values()), default=0.0)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +13,27 @@ from pyro_klmodes.diagnosis.verdict import WorstShift
 from pyro_klmodes.diagnostics import CorrectedMoments
 from pyro_klmodes.names import element_name
 
-__all__ = ["shift_beyond", "worst_shift"]
+__all__ = ["Beyond", "shift_beyond", "worst_shift"]
+
+ERRORS = 4.0
+LEAST_SD = 1e-6  # in units of the mean: less is rounding
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """Moments of one site by draws that do not come from the guide, each of the site's shape.
+
+    Attributes:
+        mean: of the weighted draws.
+        sd: their standard deviation.
+        kurtosis: their fourth central moment over the squared variance.
+        effective_draws: how many they are worth.
+    """
+
+    mean: Tensor
+    sd: Tensor
+    kurtosis: Tensor
+    effective_draws: float
 
 
 def worst_shift(moments: Mapping[str, CorrectedMoments]) -> WorstShift | None:
@@ -28,15 +49,28 @@ def worst_shift(moments: Mapping[str, CorrectedMoments]) -> WorstShift | None:
 
 def shift_beyond(
     moments: Mapping[str, CorrectedMoments],
-    beyond: Mapping[str, tuple[Tensor, Tensor]],  # {site: mean and sd, each of the site's shape}
+    effective_draws: float,
+    beyond: Mapping[str, Beyond],
 ) -> WorstShift | None:
-    """The corrected moments against those of draws that do not come from the guide, at worst."""
+    """The corrected moments against those of draws that do not come from the guide, at worst.
+
+    What may be chance counts as zero: four standard errors, those of a standard deviation with the
+    kurtosis of the draws. A moment that hardly exists, as the standard deviation of a heavy tail,
+    contradicts nothing. Nor do elements that never vary.
+    """
     means, ratios = {}, {}
-    for site, (mean, sd) in beyond.items():
+    for site, other in beyond.items():
         if site in moments:
-            scale = sd.clamp(min=torch.finfo(sd.dtype).tiny)
-            means[site] = ((moments[site].corrected_mean - mean) / scale).abs()
-            ratios[site] = (moments[site].corrected_sd / scale).log()
+            varies = (other.sd > LEAST_SD * (1 + other.mean.abs())) & (
+                moments[site].corrected_sd > 0
+            )
+            scale = torch.where(varies, other.sd, 1.0)
+            few = (1 / effective_draws + 1 / other.effective_draws) ** 0.5
+            mean = ((moments[site].corrected_mean - other.mean) / scale).abs()
+            ratio = torch.where(varies, moments[site].corrected_sd / scale, 1.0).log()
+            chance = ERRORS * few * (0.25 * (other.kurtosis - 1)).clamp(min=0.5).sqrt()
+            means[site] = torch.where(varies & (mean > ERRORS * few), mean, 0.0)
+            ratios[site] = torch.where(ratio.abs() > chance, ratio, 0.0)
     return _worst(means, ratios)
 
 

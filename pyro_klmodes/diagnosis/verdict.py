@@ -16,7 +16,7 @@ SHORT_IN_ERRORS, SHORT_IN_NATS = 4.0, 0.01
 # errors of the difference are at most a tenth.
 PRECISE = 0.1
 # Shares of the draws that are effective.
-CONSTANT, MANY_EFFECTIVE, VERY_FEW_EFFECTIVE = 0.999, 0.1, 0.01
+CONSTANT, NEARLY_ALL, MANY_EFFECTIVE, VERY_FEW_EFFECTIVE = 0.999, 0.95, 0.1, 0.01
 # Effective draws with which the standard error of a mean is a tenth of a standard deviation.
 ENOUGH_EFFECTIVE = 100.0
 # The guide's own moments are right as they are within these: a mean off by 0.15 standard
@@ -105,10 +105,11 @@ def verdict(
        them) are effective. Then the moments of the weighted draws can be believed. If the guide's
        own differ from them by at most 0.15 standard deviations and 15 %, the fit is "reliable";
        otherwise it is "reweight": the weighted draws can be used, and only those.
-    3. Weights that come in lumps, as those of one wide normal over two modes, have no Pareto tail
-       and can have a k-hat above 1 although they are bounded. If at least a tenth of the draws are
-       effective, they count as well behaved where the trusted evidence is met and four standard
-       errors of the difference are at most 0.1; else the fit is "doubtful".
+    3. Weights that hardly vary have a k-hat that is noise. If 95 % of the draws are effective they
+       count as well behaved where the trusted evidence is met and four standard errors of the
+       difference are at most 0.1. Weights that come in lumps, as those of one wide normal over two
+       modes, can have a k-hat above 1 as well although they are bounded; but so have some with a
+       heavy tail, so with a tenth of the draws effective the fit is "doubtful".
     4. A k-hat of at most 1 with at least a hundredth of the draws effective is "doubtful", anything
        else "far off" (beyond 1 the weights have no mean; Yao et al., 2018).
 
@@ -137,23 +138,22 @@ def verdict(
     if trusted and short > max(SHORT_IN_NATS, chance) and (tail_is_light or lumps):
         return Verdict(
             "misses mass",
-            f"The guide fits where it draws, but its evidence falls short of {trusted.origin}: "
-            f"about {-math.expm1(-short):.0%} of the posterior's mass is hardly ever reached.",
+            f"The guide's evidence falls short of {trusted.origin}: about "
+            f"{-math.expm1(-short):.0%} of the posterior's mass is hardly ever reached.",
         )
     if (tail_is_light or lumps) and beyond is not None and beyond.clear:
         return Verdict(
             "misses mass",
-            "The guide fits where it draws, but draws that reach further give other moments: "
+            "Draws that reach further than the guide give other moments: "
             f"{_where(beyond, CLEAR_SHIFT, CLEAR_LOG_RATIO)}.",
         )
     if tail_is_light:
         return _usable(shift, "The weights are well behaved")
-    if lumps and abs(short) <= chance <= PRECISE:
+    if share > NEARLY_ALL and abs(short) <= chance <= PRECISE:
         return _usable(
             shift,
             f"{share:.0%} of the draws are effective and the evidence agrees with "
-            f"{trusted.origin if trusted else ''}; k-hat is large because the weights come in "
-            "lumps, not because of a heavy tail",
+            f"{trusted.origin if trusted else ''}; the k-hat of weights that hardly vary is noise",
         )
     if lumps:
         return Verdict(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pyro_klmodes.weights import effective_sample_size, khat_threshold, log_evidence, pareto_khat
 
 __all__ = ["WeightSummary", "summarise_weights"]
+
+CONSTANT = 0.999  # share of effective draws
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,8 @@ class WeightSummary:
     """What the log-weights of S posterior draws say about a fit.
 
     Attributes:
-        k_hat: Pareto k-hat, the largest over the cells of the local plates.
+        k_hat: Pareto k-hat, the largest over the cells of the local plates; at most 0 in cells
+            whose weights are constant.
         k_hat_limit: The k-hat below which S draws give usable weights.
         effective_draws: Effective sample size out of S, the smallest over the cells.
         num_draws: S.
@@ -64,11 +68,15 @@ def summarise_weights(
     cells = log_w.double().reshape(log_w.shape[0], -1)
     whole_data = scale == 1.0
     estimates, errors = log_evidence(cells)
-    k_hats, limit = pareto_khat(cells), khat_threshold(len(cells))
+    effective = effective_sample_size(cells)
+    # Weights that are constant have no tail to fit, and nothing could be better.
+    constant = effective > CONSTANT * len(cells)
+    k_hats = torch.where(constant, pareto_khat(cells).clamp(max=0.0), pareto_khat(cells))
+    limit = khat_threshold(len(cells))
     return WeightSummary(
         k_hat=float(k_hats.max()),
         k_hat_limit=limit,
-        effective_draws=float(effective_sample_size(cells).min()),
+        effective_draws=float(effective.min()),
         num_draws=len(cells),
         cells=cells.shape[1],
         bad_cells=int((~(k_hats <= limit)).sum()),

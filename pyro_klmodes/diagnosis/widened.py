@@ -62,7 +62,7 @@ def around_guide(
 
 
 def _log_p(target: Target, u: Tensor) -> Tensor:
-    return target(u).double().nan_to_num(nan=-math.inf)
+    return target(u).double().nan_to_num(nan=-math.inf, posinf=-math.inf)
 
 
 def _factor(size: int) -> float:

@@ -11,6 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from pyro_klmodes.diagnostics.matrices import checked_matrix, own_generator
+from pyro_klmodes.diagnostics.ranks import randomised_ranks
 from pyro_klmodes.errors import InvalidArgument
 
 __all__ = ["Coverage", "expected_coverage", "tarp", "tarp_shares"]
@@ -152,7 +153,8 @@ def tarp_shares(
             )
         at = (references - low) / width
     far = ((truth - low) / width - at).norm(dim=1)
-    nearer = (((draws - low) / width - at[:, None]).norm(dim=2) < far[:, None]).sum(1)
+    distances = ((draws - low) / width - at[:, None]).norm(dim=2).T  # (L, N)
+    nearer = randomised_ranks(distances, far, generator=generator)
     place = torch.rand(len(truth), generator=generator, dtype=torch.float64)
     return (nearer + place) / (draws.shape[1] + 1)
 

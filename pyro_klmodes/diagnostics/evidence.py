@@ -174,7 +174,10 @@ def _jackknife(
     num_draws = len(log_w)
     log_sum = log_w.logsumexp(0)
     share = (log_w - log_sum).exp()
-    log_left = log_sum + torch.log1p(-share) - math.log(num_draws - 1)
+    # Without the only draw that counts, the sum is that of the others and not a difference.
+    others = log_w.scatter(0, log_w.argmax(0, keepdim=True), -math.inf).logsumexp(0)
+    log_rest = torch.where(share > 0.5, others, log_sum + torch.log1p(-share))
+    log_left = log_rest - math.log(num_draws - 1)
     return num_draws * (log_sum - math.log(num_draws)) - (num_draws - 1) * log_left.mean(0)
 
 

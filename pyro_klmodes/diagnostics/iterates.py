@@ -169,7 +169,9 @@ def _plain_rhat(
     length = chains.shape[1]
     between = chains.mean(1).var(0)
     within = chains.var(1).mean(0)
-    return (between / within + (length - 1) / length).sqrt()
+    # halves that do not move at all agree, or they are infinitely far apart
+    ratio = torch.where(within > 0, between / within, torch.where(between > 0, math.inf, 0.0))
+    return (ratio + (length - 1) / length).sqrt()
 
 
 def _ess(

@@ -39,6 +39,8 @@ class Fitted:
         without_loo: Why there is none.
         notes: Warnings, and what could not be found out.
         model: The model it is a fit of; only fits of one model share their evidence.
+        learns: Whether the model has parameters of its own, so that its evidence is another one in
+            every fit.
     """
 
     label: str
@@ -55,6 +57,7 @@ class Fitted:
     without_loo: str = field(default="", repr=False)
     notes: tuple[str, ...] = ()
     model: Callable[..., Any] | None = field(default=None, repr=False)
+    learns: bool = False
 
     @property
     def verdict(self) -> str:

@@ -45,7 +45,8 @@ def shortfall(fit: Fitted, results: Results) -> Shortfall | None:
     found = None
     for other in results.fits:
         theirs = evidence_of(other.diagnosis)
-        same_model = other.model is not None and other.model is fit.model
+        # A model that learns has another evidence for every value of its parameters.
+        same_model = other.model is not None and other.model is fit.model and not fit.learns
         if other is fit or not same_model or other.verdict not in USABLE:
             continue
         if own.estimate is None or theirs.estimate is None:

@@ -20,6 +20,7 @@ from pyro_klmodes.entries.leave_one_out import leave_one_out
 from pyro_klmodes.entries.moments import Moments
 from pyro_klmodes.errors import KLModesError, KLModesWarning
 from pyro_klmodes.posteriors import Chains, Posterior, as_posterior
+from pyro_klmodes.tracing.simulate import learned_names
 
 __all__ = ["one_line", "outcome_of", "own_warnings", "summarise"]
 
@@ -97,7 +98,16 @@ def summarise(
         without_loo=without_loo,
         notes=tuple(dict.fromkeys(notes)),
         model=posterior.model,
+        learns=_learns(posterior),
     )
+
+
+def _learns(posterior: Posterior) -> bool:
+    """Whether the model has parameters of its own."""
+    if isinstance(posterior, Chains) or posterior.model is None:
+        return False
+    with posterior.scope():
+        return bool(learned_names(posterior.model, posterior.args, posterior.kwargs))
 
 
 def one_line(message: object) -> str:

@@ -43,6 +43,11 @@ class Guided:
     losses: Tensor = field(default_factory=lambda: torch.empty(0), repr=False)
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def pair(self) -> Pair:
+        """Model and guide with what they are called with."""
+        return Pair(self.model, self.guide, self.args, self.kwargs)
+
     @contextmanager
     def scope(self) -> Iterator[None]:
         """Make the fitted parameters those of the global param store, inside."""
@@ -64,9 +69,8 @@ class Guided:
         Raises:
             InvalidArgument: if the arguments themselves hold a minibatch.
         """
-        pair = Pair(self.model, self.guide, self.args, self.kwargs)
         with self.scope(), seeded(seed):
-            return FullData.of(pair).draws(n)
+            return FullData.of(self.pair).draws(n)
 
     def sample(self, n: int, seed: int = 0) -> dict[str, Tensor]:
         """Draw n values of every latent site that is not auxiliary, ``(n, *site_shape)``."""

@@ -16,7 +16,7 @@ from pyro_klmodes.tracing.runs import Pair, run_model
 from pyro_klmodes.tracing.terms import Term
 from pyro_klmodes.tracing.weighing import to_cells
 
-__all__ = ["log_joints"]
+__all__ = ["log_joints", "refuse_minibatch"]
 
 
 def log_joints(
@@ -43,13 +43,14 @@ def log_joints(
         terms = model_terms_summed(trace)
     total: Any = 0.0
     for term in terms:
-        _refuse_minibatch(term)
+        refuse_minibatch(term)
         total = total + to_cells(term.log_prob * term.scale, particles.dim, [])
     joint: Tensor = total.expand(count)
     return joint
 
 
-def _refuse_minibatch(term: Term) -> None:
+def refuse_minibatch(term: Term) -> None:
+    """A density that is another one in every run is none."""
     for plate, ratio in term.ratios.items():
         if ratio != 1:
             raise UnsupportedStructure(

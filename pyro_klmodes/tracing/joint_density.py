@@ -10,6 +10,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_klmodes.tracing.enumeration import model_terms_summed
+from pyro_klmodes.tracing.joint_densities import refuse_minibatch
 from pyro_klmodes.tracing.particles import Single
 from pyro_klmodes.tracing.plates import depth
 from pyro_klmodes.tracing.runs import Pair, run_model
@@ -35,8 +36,6 @@ def log_joint(
         terms = model_terms_summed(trace)
     total: Any = 0.0
     for term in terms:
-        scaled = term.log_prob * term.scale
-        for ratio in term.ratios.values():
-            scaled = scaled * ratio
-        total = total + scaled.sum()
+        refuse_minibatch(term)
+        total = total + (term.log_prob * term.scale).sum()
     return total

@@ -12,6 +12,7 @@ from pyro.infer import config_enumerate
 from torch import Tensor
 
 from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.tracing.broadcasting import rounding
 from pyro_klmodes.tracing.particles import Particles, Single, Together
 from pyro_klmodes.tracing.randomness import same_random_state
 from pyro_klmodes.tracing.runs import Pair, run_model
@@ -143,7 +144,7 @@ class ManyRuns:
             and torch.allclose(
                 many[key].value.to(torch.get_default_dtype()),
                 piece.value.to(torch.get_default_dtype()),
-                rtol=1e-3,
+                rtol=rounding(piece.value),
                 atol=1e-3,
                 equal_nan=True,
             )

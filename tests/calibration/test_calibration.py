@@ -189,6 +189,7 @@ def test_the_same_seed_gives_the_same_ranks_and_another_does_not():
     assert not torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_does_not_matter():
     """On a model and a guide that other processes can import."""
     x = conjugate_normal.data(3)

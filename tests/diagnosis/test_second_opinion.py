@@ -48,7 +48,11 @@ def test_masses_of_the_modes_are_the_exact_ones():
 
 
 @pytest.mark.parametrize(
-    "problem", [eight_schools.problem, banana.strong_problem], ids=["funnel_like", "banana"]
+    "problem",
+    [
+        pytest.param(eight_schools.problem, id="funnel_like", marks=pytest.mark.slow),
+        pytest.param(banana.strong_problem, id="banana"),
+    ],
 )
 def test_where_it_is_poor_it_does_not_claim_more_than_there_is(problem):
     case = problem()

@@ -368,7 +368,13 @@ def minibatches_of_pyro(y):
     return lambda: (y, None, 6)
 
 
-@pytest.mark.parametrize("batches", [minibatches_of_ours, minibatches_of_pyro])
+@pytest.mark.parametrize(
+    "batches",
+    [
+        pytest.param(minibatches_of_ours, id="ours"),
+        pytest.param(minibatches_of_pyro, id="of_pyro", marks=pytest.mark.slow),
+    ],
+)
 def test_minibatches_lead_to_the_exact_joint_posterior(batches):
     """Means of all data, and all covariances: of mu with every z, and between the z.
 
