@@ -15,6 +15,7 @@ from pyro_klmodes.guides.joint.packing import Packing
 from pyro_klmodes.guides.joint_guide import JointGuide
 from pyro_klmodes.tracing.joint_densities import log_joints
 from pyro_klmodes.tracing.joint_density import log_joint
+from pyro_klmodes.tracing.obs_mask import partly_observed
 from pyro_klmodes.tracing.randomness import same_random_state
 from pyro_klmodes.tracing.runs import Pair
 from pyro_klmodes.tracing.survey import survey
@@ -47,6 +48,11 @@ class Target:
             UnsupportedStructure: for latents without a place in unconstrained space, for improper
                 priors, and for latents in subsampled plates.
         """
+        for site in partly_observed(model, args, kwargs):
+            raise UnsupportedStructure(
+                f"site '{site}' of obs_mask has draws that what was observed replaces, and no "
+                "density for them."
+            )
         shell = _Shell(model, rank=1)
         store = pyro.get_param_store()
         # The model's own parameters stay; those of the shell are forgotten.

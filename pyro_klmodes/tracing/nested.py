@@ -50,7 +50,7 @@ def sample_nested(
     if not any(plate in subsampled(s) for s in traces.model.nodes.values() if is_latent(s)):
         raise StaleLayout(f"plate '{plate}' was subsampled before.")
     p = (model_terms_summed if layout.enumerated else model_terms)(traces.model)
-    q = guide_terms(traces.guide)
+    q = guide_terms(traces.guide, model=traces.model)
     local = [t for t in (*p, *q) if plate in t.plates]
     scale = _common_scale([*p, *q])
     plates = _cells(local)

@@ -98,7 +98,7 @@ def run_of(traces: Traces, cut: Cut, layout: Layout, *, together: bool) -> Run:
             raise StaleLayout(f"guide site '{name}' was reparameterised before.")
     return Run(
         p=p,
-        q=guide_terms(traces.guide, cut=cut is Cut.DRAWS),
+        q=guide_terms(traces.guide, model=traces.model, cut=cut is Cut.DRAWS),
         values={
             n: values_of(s) if together else s["value"].detach().unsqueeze(0)
             for n, s in sites.items()

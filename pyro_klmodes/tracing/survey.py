@@ -26,7 +26,7 @@ from pyro_klmodes.tracing.plates import depth, plates_of, subsampled
 from pyro_klmodes.tracing.randomness import same_random_state
 from pyro_klmodes.tracing.runs import Pair, Traces, run
 from pyro_klmodes.tracing.terms import guide_terms, model_terms, scored_sites
-from pyro_klmodes.tracing.whole_vector import refuse_minibatch_vectors
+from pyro_klmodes.tracing.whole_vector import refuse_whole_vectors
 
 __all__ = ["survey"]
 
@@ -56,7 +56,7 @@ def survey(
         raise ModelGuideMismatch("the model has no sample site; did it return before sampling?")
     check_sites(traces)
     _check_shapes(traces)
-    refuse_minibatch_vectors(pair.guide, traces)
+    refuse_whole_vectors(pair.guide, traces)
     sites = [*scored_sites(traces.guide), *scored_sites(traces.model)]
     needed = depth(sites)
     if max_plate_nesting is not None and max_plate_nesting < needed:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyro_klmodes.errors import InvalidArgument, NoDensity, NonFiniteLoss
 from pyro_klmodes.tracing.handlers import is_latent
+from pyro_klmodes.tracing.obs_mask import drawn_for
 from pyro_klmodes.tracing.plates import plates_of, split_scale
 
 __all__ = ["Term", "guide_terms", "model_term", "model_terms", "scored_sites"]
@@ -70,6 +71,12 @@ def _masked(value: Tensor, site: Mapping[str, Any]) -> Tensor:
     return value if site["mask"] is None else scale_and_mask(value, 1.0, site["mask"])
 
 
+def _without_observed(log_prob: Tensor, site: Mapping[str, Any], model: Trace | None) -> Tensor:
+    """A guide's log-probability without the values that ``obs_mask`` replaces."""
+    drawn = None if model is None else drawn_for(site["name"], model)
+    return log_prob if model is None or drawn is None else _masked(log_prob, model.nodes[drawn])
+
+
 def _density_of_draw(site: Mapping[str, Any], log_prob: Tensor) -> Tensor:
     """How likely a value was drawn: a mask takes it out of the weights, not out of the world."""
     fn = site["fn"]
@@ -90,9 +97,14 @@ def scored_sites(trace: Trace) -> list[dict[str, Any]]:
 def guide_terms(
     trace: Trace,
     *,
+    model: Trace | None = None,
     cut: bool = False,
 ) -> list[Term]:
     """The terms of log q; with ``cut`` no draw carries a path, whatever its distribution.
+
+    With ``obs_mask`` Pyro draws all values of a site and replaces those that were observed: these
+    draws are no part of the posterior. They are masked in the guide as in the model: left in, their
+    density could make the bound as large as it likes.
 
     Raises:
         NoDensity: if a site cannot be evaluated at the value it has, for instance a flow
@@ -117,7 +129,7 @@ def guide_terms(
         terms.append(
             Term(
                 site["name"],
-                _masked(log_prob, site),
+                _without_observed(_masked(log_prob, site), site, model),
                 plates_of(site),
                 scale,
                 ratios,

@@ -7,9 +7,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.infer.autoguide import AutoMultivariateNormal
 
 from models import conjugate_normal
 from pyro_klmodes import IWAE, ReverseKL, draws
+from pyro_klmodes.errors import UnsupportedStructure
 
 X = torch.tensor([0.3, -1.2, 2.0, 0.7], dtype=torch.float64)
 ROOT_HALF = math.sqrt(0.5)
@@ -214,3 +216,42 @@ def test_reverse_kl_takes_any_mixture_of_scales_as_pyro_does():
     elbo = 2 * (log_p - dist.Normal(x / 2, ROOT_HALF).log_prob(z)).sum()
     pyro.set_rng_seed(1)
     assert ReverseKL().loss(tempered, guide, 2) == pytest.approx(-float(elbo), rel=1e-12)
+
+
+def test_values_that_were_observed_are_no_latents_of_obs_mask():
+    """The guide draws all values, observed ones too; those have no posterior and no density."""
+    y = torch.tensor([0.5, 0.0, 1.5, 2.0, 0.0, 0.2])
+    seen = torch.tensor([True, False, True, True, False, True])
+
+    def model():
+        b = pyro.sample("b", dist.Normal(0.0, 2.0))
+        with pyro.plate("data", 6):
+            pyro.sample("y", dist.Normal(b, 1.0), obs=y, obs_mask=seen)
+
+    precision = 0.25 + 4
+    mean, sd = y[seen].sum() / precision, precision**-0.5
+
+    def guide():
+        b = pyro.sample("b", dist.Normal(mean, sd))
+        with pyro.plate("data", 6):
+            pyro.sample("y_unobserved", dist.Normal(b, 1.0))
+
+    exact = dist.MultivariateNormal(
+        torch.zeros(4), covariance_matrix=torch.eye(4) + 4 * torch.ones(4, 4)
+    ).log_prob(y[seen])
+    found = draws(model, guide, num_particles=5)
+
+    torch.testing.assert_close(found.log_w + found.rest, exact.expand(5), atol=1e-4, rtol=0.0)
+
+
+def test_a_vector_guide_of_pyro_cannot_leave_out_what_obs_mask_replaces():
+    y, seen = torch.zeros(3), torch.tensor([True, False, True])
+
+    def model():
+        with pyro.plate("data", 3):
+            pyro.sample("y", dist.Normal(0.0, 1.0), obs=y, obs_mask=seen)
+
+    guide = AutoMultivariateNormal(model)
+
+    with pytest.raises(UnsupportedStructure, match="y_unobserved"):
+        draws(model, guide)
