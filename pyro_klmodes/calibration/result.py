@@ -121,3 +121,6 @@ class Calibration:
             number, message = self.failures[0]
             text += f" {len(self.failures)} fits failed; number {number}: {message}"
         return text
+
+    def __str__(self) -> str:
+        return self.words

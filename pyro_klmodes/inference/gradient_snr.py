@@ -37,6 +37,14 @@ class GradientSNR:
     guide: tuple[str, ...]
     model: tuple[str, ...]
 
+    def __str__(self) -> str:
+        groups = [
+            f"{group}'s parameters {self.overall(group):.3g}"
+            for group, names in (("guide", self.guide), ("model", self.model))
+            if names
+        ]
+        return f"Signal-to-noise of {self.repeats} gradients: {', '.join(groups)}."
+
     @property
     def mean_error(self) -> dict[str, Tensor]:
         """Standard errors of the means."""

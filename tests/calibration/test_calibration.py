@@ -48,6 +48,7 @@ def test_the_posterior_is_calibrated():
     assert found.names == ("z[0]", "z[1]", "z[2]")
     assert found.suspicious() == {}
     assert found.words.startswith("No sign that any of 3 scalars")
+    assert str(found) == found.words
     assert min(t.chi_square_p for t in found.uniformity().values()) > 0.01
     assert found.tarp_p > 0.01
     covered = found.coverage()["z[0]"]

@@ -11,7 +11,7 @@ from pyro.infer.autoguide import AutoNormal
 
 from pyro_klmodes import IWAE, ReverseKL, estimators
 from pyro_klmodes.errors import InvalidArgument
-from pyro_klmodes.inference.gradient_snr import gradient_snr
+from pyro_klmodes.inference.gradient_snr import GradientSNR, gradient_snr
 
 SCALE = 0.5
 
@@ -178,3 +178,14 @@ def test_a_pair_without_parameters_is_refused():
 def test_an_unknown_group_is_refused():
     with pytest.raises(InvalidArgument, match="group='all'"):
         gradient_snr(normal_model, normal_guide, ReverseKL(), repeats=2).overall("all")
+
+
+def test_it_prints_what_it_found():
+    ones = {"loc": torch.ones(1)}
+    found = GradientSNR(
+        mean=ones, sd={"loc": 2 * ones["loc"]}, repeats=100, guide=("loc",), model=()
+    )
+
+    assert (
+        str(found) == f"Signal-to-noise of 100 gradients: guide's parameters {found.overall():.3g}."
+    )
