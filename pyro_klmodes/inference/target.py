@@ -48,21 +48,22 @@ class Target:
             UnsupportedStructure: for latents without a place in unconstrained space, for improper
                 priors, and for latents in subsampled plates.
         """
-        for site in partly_observed(model, args, kwargs):
-            raise UnsupportedStructure(
-                f"site '{site}' of obs_mask has draws that what was observed replaces, and no "
-                "density for them."
-            )
         shell = _Shell(model, rank=1)
         store = pyro.get_param_store()
         # The model's own parameters stay; those of the shell are forgotten.
         with same_random_state(), store.scope(store.get_state()):
             try:
+                replaced = partly_observed(model, args, kwargs)
                 shell(*args, **kwargs)
             except NotImplementedError as error:
                 raise UnsupportedStructure(
                     f"a site has no distribution to draw from: {error}. Give it a proper prior."
                 ) from error
+            if replaced:
+                raise UnsupportedStructure(
+                    f"site '{replaced[0]}' of obs_mask has draws that what was observed replaces, "
+                    "and no density for them."
+                )
             return cls(shell, args, kwargs)
 
     @property
