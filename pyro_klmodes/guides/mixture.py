@@ -57,6 +57,10 @@ class AutoMixture(JointGuide):
     The first column is zero and the last 0.96 for a perfect fit (entropy of the masses of the modes
     over log 8). One start of the importance-weighted bound lost all modes but one.
 
+    ``AutoFlow(model, init_scale=6.0)``, 64 draws a step and 800 steps: by ``ForwardKL`` .29 (.06 to
+    11), .86 (.59 to .91) and .96 (.76 to .96), by ``ReverseKL`` 1.6 (.7 to 2.4), .06 (.03 to .21)
+    and .82 (.68 to .85). One start by ``ForwardKL`` left out modes, at an effective size of .86.
+
     Args:
         model: a Pyro model with continuous latents and no subsampled plate around them.
         num_components: number C of components.
