@@ -8,14 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pyro_klmodes.diagnosis.population import Population
-from pyro_klmodes.diagnosis.second_opinion import (
-    MOST_COORDINATES,
-    SecondOpinion,
-    second_opinion,
-)
+from pyro_klmodes.diagnosis.population import MOST_COORDINATES, Population
+from pyro_klmodes.diagnosis.second_opinion import SecondOpinion, opinion_on
 from pyro_klmodes.diagnosis.shifts import Beyond
-from pyro_klmodes.diagnosis.verdict import TrustedEvidence
+from pyro_klmodes.diagnosis.verdict import SHORT_IN_ERRORS, TrustedEvidence
 from pyro_klmodes.diagnosis.widened import around_guide
 from pyro_klmodes.diagnostics import ModeCoverage, SteinTest, mode_coverage, stein_test
 from pyro_klmodes.inference.isolation import seeded
@@ -28,7 +24,6 @@ __all__ = ["Elsewhere", "look_elsewhere"]
 # With fewer effective draws an estimate of the evidence is no standard for another one.
 ENOUGH_EFFECTIVE = 100.0
 ENOUGH_FOR_MOMENTS = 400.0
-ERRORS = 4.0
 # The Stein discrepancy compares all pairs of draws.
 STEIN_DRAWS = 1000
 LEAST_MASS = 0.01  # of a mode worth counting
@@ -61,7 +56,7 @@ class Elsewhere:
         if self.opinion is not None and self.opinion.effective_draws >= ENOUGH_EFFECTIVE:
             origin = "that of draws around the modes which a search from many starts found"
             told.append(TrustedEvidence(self.opinion.log_evidence, self.opinion.error, origin))
-        return max(told, key=lambda e: e.value - ERRORS * e.error, default=None)
+        return max(told, key=lambda e: e.value - SHORT_IN_ERRORS * e.error, default=None)
 
 
 def look_elsewhere(
@@ -100,15 +95,14 @@ def _looked(
     seed: int,
 ) -> Elsewhere:
     notes = []
-    target = Target.of(posterior.model, posterior.args, posterior.kwargs)
+    with seeded(seed):  # its initial values are random
+        target = Target.of(posterior.model, posterior.args, posterior.kwargs)
     missing = [b.latent.name for b in target.packing.blocks if b.latent.name not in values]
     if missing:
         return Elsewhere(opinion, notes=(f"nothing beyond the draws: no '{missing[0]}' there",))
     size = len(target.initial)
     if opinion is None and num_starts > 0:
-        opinion = second_opinion(
-            posterior.model, posterior.args, posterior.kwargs, num_starts=num_starts, seed=seed
-        )
+        opinion = opinion_on(target, num_starts=num_starts, seed=seed)
         if opinion is None and size > MOST_COORDINATES:
             notes.append(
                 f"no search for other modes in {size} coordinates (at most {MOST_COORDINATES}): a "

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_klmodes.diagnosis.advice import Findings, advice
 from pyro_klmodes.diagnosis.elsewhere import Elsewhere, look_elsewhere
+from pyro_klmodes.diagnosis.finer_evidence import decided
 from pyro_klmodes.diagnosis.local_axes import LocalAxes
 from pyro_klmodes.diagnosis.result import Diagnosis
 from pyro_klmodes.diagnosis.second_opinion import SecondOpinion
@@ -46,6 +47,7 @@ BOOTSTRAP_ENTRIES, FEWEST_BOOTSTRAP, MOST_BOOTSTRAP = 40_000_000, 20, 200
 class _Seen:
     """Draws of a guide without its auxiliary sites, and the density of each whole draw."""
 
+    data: FullData
     draws: Draws
     values: Mapping[str, Tensor]  # {site: (S, *site_shape)}
 
@@ -67,7 +69,7 @@ def diagnose_guide(
     seen = _look(posterior, num_samples, seed)
     settled = _settled(posterior)
     with posterior.scope(), seeded(seed):
-        unweighed = FullData.of(posterior.pair).why_unweighed()
+        unweighed = seen.data.why_unweighed()
     if unweighed is not None or _is_point(seen.values):
         return _unknown(posterior, num_samples, settled, unweighed or "the guide is a point")
     _check_weights(seen.draws)
@@ -91,6 +93,8 @@ def diagnose_guide(
     moments, marginal = _by_site(seen)
     shift = worst_shift(moments)
     trusted = elsewhere.trusted if log_evidence is None else TrustedEvidence(log_evidence)
+    with posterior.scope():
+        weights, finer = decided(seen.data, weights, trusted, seed)
     judged = verdict(
         weights, trusted, shift, shift_beyond(moments, weights.effective_draws, elsewhere.moments)
     )
@@ -118,15 +122,16 @@ def diagnose_guide(
         opinion=elsewhere.opinion,
         coverage=elsewhere.coverage,
         settled=settled,
-        notes=elsewhere.notes,
+        notes=(*elsewhere.notes, *finer),
     )
 
 
 def _look(posterior: Guided, num_samples: int, seed: int) -> _Seen:
     """Draw and weigh; an autoguide's auxiliary sites are no parameters."""
-    draws = posterior.draws(num_samples, seed)
-    latent = posterior.sample(1, seed)
-    return _Seen(draws, {site: draws.values[site] for site in latent})
+    with posterior.scope(), seeded(seed):
+        data = FullData.of(posterior.pair)
+        draws = data.draws(num_samples)
+        return _Seen(data, draws, {site: draws.values[site] for site in data.latents})
 
 
 def _by_site(

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_klmodes.diagnosis.verdict import WorstShift
+from pyro_klmodes.diagnosis.verdict import SHORT_IN_ERRORS, WorstShift
 from pyro_klmodes.diagnostics import CorrectedMoments
 from pyro_klmodes.names import element_name
 
 __all__ = ["Beyond", "shift_beyond", "worst_shift"]
 
-ERRORS = 4.0
 LEAST_SD = 1e-6  # in units of the mean: less is rounding
 
 
@@ -68,8 +67,8 @@ def shift_beyond(
             few = (1 / effective_draws + 1 / other.effective_draws) ** 0.5
             mean = ((moments[site].corrected_mean - other.mean) / scale).abs()
             ratio = torch.where(varies, moments[site].corrected_sd / scale, 1.0).log()
-            chance = ERRORS * few * (0.25 * (other.kurtosis - 1)).clamp(min=0.5).sqrt()
-            means[site] = torch.where(varies & (mean > ERRORS * few), mean, 0.0)
+            chance = SHORT_IN_ERRORS * few * (0.25 * (other.kurtosis - 1)).clamp(min=0.5).sqrt()
+            means[site] = torch.where(varies & (mean > SHORT_IN_ERRORS * few), mean, 0.0)
             ratios[site] = torch.where(ratio.abs() > chance, ratio, 0.0)
     return _worst(means, ratios)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pyro_klmodes.diagnosis.weight_summary import WeightSummary
+from pyro_klmodes.diagnosis.weight_summary import CONSTANT, WeightSummary
 
-__all__ = ["TrustedEvidence", "Verdict", "WorstShift", "verdict"]
+__all__ = ["TrustedEvidence", "Verdict", "WorstShift", "undecided", "verdict"]
 
 # Short of the trusted evidence: by more than chance, and by more than 1 % of the posterior's mass.
 # A far mode with a twentieth of the mass makes the standard deviation half as large again.
@@ -16,7 +16,7 @@ SHORT_IN_ERRORS, SHORT_IN_NATS = 4.0, 0.01
 # errors of the difference are at most a tenth.
 PRECISE = 0.1
 # Shares of the draws that are effective.
-CONSTANT, NEARLY_ALL, MANY_EFFECTIVE, VERY_FEW_EFFECTIVE = 0.999, 0.95, 0.1, 0.01
+NEARLY_ALL, MANY_EFFECTIVE, VERY_FEW_EFFECTIVE = 0.95, 0.1, 0.01
 # Effective draws with which the standard error of a mean is a tenth of a standard deviation.
 ENOUGH_EFFECTIVE = 100.0
 # The guide's own moments are right as they are within these: a mean off by 0.15 standard
@@ -127,12 +127,8 @@ def verdict(
         >>> verdict(weights, shift=WorstShift(0.0, "mu", -0.7, "mu")).word
         'reweight'
     """
-    share = weights.effective_draws / weights.num_draws
-    # With few effective draws a small k-hat is chance: the tail it is fitted to has not been seen.
-    enough = weights.effective_draws >= min(ENOUGH_EFFECTIVE, MANY_EFFECTIVE * weights.num_draws)
-    # Constant weights have no tail to fit: k-hat is infinite although nothing could be better.
-    tail_is_light = (weights.k_hat <= weights.k_hat_limit and enough) or share > CONSTANT
-    lumps = share > MANY_EFFECTIVE
+    tail_is_light = _tail_is_light(weights)
+    share, lumps = _share(weights), _share(weights) > MANY_EFFECTIVE
     short, chance = _shortfall(weights, trusted)
 
     if trusted and short > max(SHORT_IN_NATS, chance) and (tail_is_light or lumps):
@@ -172,6 +168,28 @@ def verdict(
         "A few draws carry most of the weight: the guide is far from the posterior and the "
         "evidence estimate means nothing.",
     )
+
+
+def undecided(weights: WeightSummary, trusted: TrustedEvidence | None) -> bool:
+    """Whether the evidence falls short by what would matter, and by no more than chance.
+
+    More draws then tell which of the two it is, if there are effective ones among them.
+    """
+    short, chance = _shortfall(weights, trusted)
+    worth_it = _tail_is_light(weights) or _share(weights) > MANY_EFFECTIVE
+    return worth_it and SHORT_IN_NATS < short <= chance
+
+
+def _share(weights: WeightSummary) -> float:
+    """Of the draws that are effective."""
+    return weights.effective_draws / weights.num_draws
+
+
+def _tail_is_light(weights: WeightSummary) -> bool:
+    # With few effective draws a small k-hat is chance: the tail it is fitted to has not been seen.
+    enough = weights.effective_draws >= min(ENOUGH_EFFECTIVE, MANY_EFFECTIVE * weights.num_draws)
+    # Constant weights have no tail to fit: k-hat is infinite although nothing could be better.
+    return (weights.k_hat <= weights.k_hat_limit and enough) or _share(weights) > CONSTANT
 
 
 def _usable(shift: WorstShift | None, because: str) -> Verdict:

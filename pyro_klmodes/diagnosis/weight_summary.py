@@ -11,7 +11,7 @@ from pyro_klmodes.weights import effective_sample_size, khat_threshold, log_evid
 
 __all__ = ["WeightSummary", "summarise_weights"]
 
-CONSTANT = 0.999  # share of effective draws
+CONSTANT = 0.999  # share of effective draws with which weights do not vary
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def summarise_weights(
     effective = effective_sample_size(cells)
     # Weights that are constant have no tail to fit, and nothing could be better.
     constant = effective > CONSTANT * len(cells)
-    k_hats = torch.where(constant, pareto_khat(cells).clamp(max=0.0), pareto_khat(cells))
+    k_hats = pareto_khat(cells)
+    k_hats = torch.where(constant, k_hats.clamp(max=0.0), k_hats)
     limit = khat_threshold(len(cells))
     return WeightSummary(
         k_hat=float(k_hats.max()),

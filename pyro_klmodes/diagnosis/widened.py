@@ -7,7 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_klmodes.diagnosis.population import Population, StudentMixture, adapt
+from pyro_klmodes.diagnosis.population import (
+    MOST_COORDINATES,
+    Population,
+    StudentMixture,
+    adapt,
+)
 from pyro_klmodes.inference.target import Target
 
 __all__ = ["around_guide"]
@@ -15,8 +20,6 @@ __all__ = ["around_guide"]
 # A perfect normal guide keeps this share of its effective draws.
 KEPT = 0.2
 MOST_WIDE = 2.0
-MOST_COORDINATES = 50
-ROUNDS = 3
 
 
 @torch.no_grad()
@@ -57,7 +60,7 @@ def around_guide(
     if not bool((both > -math.inf).any()):
         return widened
     proposal = StudentMixture.fitted(torch.cat([own.u, moved]), both, seed)
-    adapted = adapt(target, proposal, num_draws=len(u), rounds=ROUNDS, seed=seed)
+    adapted = adapt(target, proposal, num_draws=len(u), seed=seed)
     return max(widened, adapted, key=lambda population: population.effective_draws)
 
 

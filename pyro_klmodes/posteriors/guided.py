@@ -11,10 +11,6 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_klmodes.inference.isolation import seeded
-from pyro_klmodes.tracing import Draws
-from pyro_klmodes.tracing.full_data import FullData
-from pyro_klmodes.tracing.guide_samples import sample_guide
 from pyro_klmodes.tracing.runs import Pair
 
 __all__ = ["Guided"]
@@ -60,19 +56,3 @@ class Guided:
     def on(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Guided:
         """The same guide for other arguments, such as the full data."""
         return replace(self, args=tuple(args), kwargs=dict(kwargs))
-
-    def draws(self, n: int, seed: int = 0) -> Draws:
-        """Draw n times from the guide with their log-weights, for all data.
-
-        Where model and guide draw minibatches, these are visited until all data were seen.
-
-        Raises:
-            InvalidArgument: if the arguments themselves hold a minibatch.
-        """
-        with self.scope(), seeded(seed):
-            return FullData.of(self.pair).draws(n)
-
-    def sample(self, n: int, seed: int = 0) -> dict[str, Tensor]:
-        """Draw n values of every latent site that is not auxiliary, ``(n, *site_shape)``."""
-        with self.scope(), seeded(seed), torch.no_grad():
-            return sample_guide(self.model, self.guide, self.args, self.kwargs, n)

@@ -196,7 +196,7 @@ def test_the_search_for_modes_is_made_once_per_model(monkeypatch):
     def search(*args, **kwargs):
         searches.append(args)
 
-    monkeypatch.setattr("pyro_klmodes.diagnosis.elsewhere.second_opinion", search)
+    monkeypatch.setattr("pyro_klmodes.diagnosis.elsewhere.opinion_on", search)
     fits = {"one": (model, exact), "two": (model, narrow), "three": (model, exact)}
 
     found = compare(fits, args=(Y,), num_samples=500)

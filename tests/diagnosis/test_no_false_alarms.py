@@ -34,6 +34,48 @@ def test_the_prior_of_a_model_without_data_is_its_posterior(name, seed):
     assert diagnose((model, model), seed=seed).verdict.word == "reliable"
 
 
+def beside(share):
+    """A standard normal, and a share of the mass at a mode twelve standard deviations off."""
+
+    def model():
+        shares = dist.Categorical(torch.tensor([1 - share, share]))
+        modes = dist.Normal(torch.tensor([0.0, 12.0]), 1.0)
+        pyro.sample("z", dist.MixtureSameFamily(shares, modes))
+
+    return model
+
+
+def somewhat_wide():
+    """The weights of the standard normal have variance 0.216."""
+    pyro.sample("z", dist.Normal(0.2, 1.5))
+
+
+ERROR = (0.216 / 4000) ** 0.5  # of the log evidence, 0.0073
+
+
+def judged(share, seed):
+    """The evidence, zero, is known; whether it took more draws to tell a shortfall from chance."""
+    found = diagnose((beside(share), somewhat_wide), seed=seed, log_evidence=0.0, num_starts=0)
+    return found.verdict.word, any("draws of the guide" in note for note in found.notes)
+
+
+def test_chance_is_no_missing_mass_over_twenty_seeds():
+    words, looked_twice = zip(*(judged(0.0, seed) for seed in range(20)), strict=True)
+
+    assert set(words) == {"reweight"}
+    assert 1 <= sum(looked_twice) <= 10  # a shortfall of 0.01 by chance
+
+
+def test_three_per_cent_of_the_mass_are_missed_over_eight_seeds():
+    """The evidence falls short by 0.03, four standard errors of 4000 draws."""
+    assert pytest.approx(4 * ERROR, rel=0.05) == -math.log(0.97)
+
+    words, looked_twice = zip(*(judged(0.03, seed) for seed in range(8)), strict=True)
+
+    assert set(words) == {"misses mass"}
+    assert any(looked_twice)
+
+
 def scaled(scale):
     @poutine.scale(scale=scale)
     def model():

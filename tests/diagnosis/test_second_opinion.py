@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from models import banana, bimodal, conjugate_normal, eight_modes, eight_schools, mixture_small
+from pyro_klmodes.diagnosis import diagnose
 from pyro_klmodes.diagnosis.second_opinion import second_opinion
 from pyro_klmodes.errors import UnsupportedStructure
 
@@ -73,6 +74,36 @@ def test_nobody_elses_randomness_or_parameters_are_touched():
     assert torch.equal(torch.rand(3), expected)
     assert len(pyro.get_param_store()) == 0
     assert torch.equal(second_opinion(case.model, case.args).masses, first.masses)
+
+
+@pytest.mark.parametrize("problem", [bimodal.problem, conjugate_normal.problem])
+def test_one_seed_is_one_opinion_whatever_was_drawn_before(problem):
+    """By itself and within a diagnosis: the same numbers to the last bit."""
+    case = problem()
+    found = []
+    for state in range(2):
+        pyro.set_rng_seed(state)
+        found.append(second_opinion(case.model, case.args, case.kwargs, num_starts=4, seed=3))
+    pyro.set_rng_seed(2)
+    pair = (case.model, case.exact_guide)
+    within = diagnose(pair, args=case.args, kwargs=case.kwargs, num_starts=4, seed=3).opinion
+
+    for other in (found[1], within):
+        assert other.log_evidence == found[0].log_evidence
+        assert other.error == found[0].error
+        assert torch.equal(other.modes, found[0].modes)
+        assert torch.equal(other.masses, found[0].masses)
+
+
+def test_cheap_draws_are_taken_until_the_error_is_small():
+    """Of 500 draws the error would be 0.01 or more."""
+    case = bimodal.problem()
+
+    found = second_opinion(case.model, case.args, case.kwargs, num_draws=500)
+
+    assert found.error == pytest.approx(0.0025, rel=0.25)
+    assert 500 < found.num_draws <= 64_000
+    assert abs(found.log_evidence - case.log_evidence) < 4 * found.error
 
 
 def test_an_improper_prior_is_refused():

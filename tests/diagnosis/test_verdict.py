@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from pyro_klmodes.diagnosis.verdict import TrustedEvidence, WorstShift, verdict
+from pyro_klmodes.diagnosis.verdict import TrustedEvidence, WorstShift, undecided, verdict
 from pyro_klmodes.diagnosis.weight_summary import WeightSummary, summarise_weights
 
 GOOD = WeightSummary(
@@ -160,6 +160,24 @@ def test_good_weights_of_a_guide_with_other_moments(mean, log_ratio, word):
     assert found.word == word
     assert ("mu" in found.sentence) == (mean > 0.15)
     assert ("tau" in found.sentence) == (abs(log_ratio) > 0.14)
+
+
+@pytest.mark.parametrize(
+    ("short", "error", "expected"),
+    [
+        (0.009, 0.01, False),  # would not matter
+        (0.02, 0.01, True),
+        (0.041, 0.01, False),  # more than four standard errors: no chance
+        (-0.02, 0.01, False),
+    ],
+)
+def test_a_shortfall_that_matters_and_may_be_chance_is_undecided(short, error, expected):
+    weights = dataclasses.replace(GOOD, log_evidence_error=error)
+    trusted = TrustedEvidence(GOOD.log_evidence + short)
+
+    assert undecided(weights, trusted) is expected
+    assert not undecided(dataclasses.replace(weights, k_hat=0.9, effective_draws=60.0), trusted)
+    assert not undecided(weights, None)
 
 
 def test_bad_weights_say_nothing_about_moments():

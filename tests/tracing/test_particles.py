@@ -67,6 +67,49 @@ def test_a_model_that_does_not_broadcast_is_looped_with_one_warning(model):
         loss.draws(model, prior_guide)
 
 
+def cancelling(z):
+    """Twice z; a single run adds up large numbers to zero on the way, which costs it digits."""
+    if z.dim() > 0:
+        return 2.0 * z
+    large = z * torch.cos(torch.arange(50.0)) * 1e-5 / torch.finfo(z.dtype).eps
+    return 2.0 * z + large.cumsum(0)[-1] - large.flip(0).cumsum(0)[-1]
+
+
+def rounded():
+    """What is lost is of the size of a tenth of the standard deviation."""
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.sample("x", dist.Normal(cancelling(z), 1e-3), obs=torch.ones(()))
+
+
+def rounded_and_mixed_up():
+    rounded()
+    z = pyro.sample("w", dist.Normal(0.0, 1.0))
+    pyro.sample("y", dist.Normal(1e-3 * z.sum(), 0.1), obs=torch.ones(()))
+
+
+def rounded_guide():
+    pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.sample("w", dist.Normal(0.0, 1.0))
+
+
+def test_rounding_that_a_model_magnifies_is_no_difference():
+    """Log-probabilities differ by more than one; so they do next to each value."""
+    z = torch.linspace(0.5, 3.0, 8)
+    together = normal(cancelling(z), torch.ones(()), 1e-3)
+    apart = torch.stack([normal(cancelling(each), torch.ones(()), 1e-3) for each in z])
+    assert float((together - apart).abs().max()) > 1.0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert draws(rounded, prior_guide, num_particles=3).log_w.shape == (3,)
+
+
+def test_mixed_up_particles_show_next_to_magnified_rounding():
+    """Those of another term, by a hundredth of a standard deviation each."""
+    with pytest.warns(KLModesWarning, match="one after the other"):
+        draws(rounded_and_mixed_up, rounded_guide, num_particles=3)
+
+
 def indexing(x=X):
     a = pyro.sample("a", dist.Normal(torch.zeros(3), 1.0).to_event(1))
     with pyro.plate("data", 4):
