@@ -13,6 +13,7 @@ from pyro_klmodes import (
     Thermodynamic,
     objectives,
 )
+from pyro_klmodes.losses import ScoreClimbing
 from pyro_klmodes.objectives import f_functions, weightings
 
 K = 8
@@ -27,6 +28,8 @@ LOSSES = {
     "forward_kl_psis": lambda **kw: ForwardKL(32, "psis", **kw),
     "forward_kl_tempered": lambda **kw: ForwardKL(K, "tempered", **kw),
     "forward_kl_defensive": lambda **kw: ForwardKL(K, defensive=0.2, **kw),
+    "score_climbing": lambda **kw: ScoreClimbing(K, **kw),
+    "score_climbing_independence": lambda **kw: ScoreClimbing(K, "independence", **kw),
     "f_jensen_shannon": lambda **kw: FDivergence(f_functions.jensen_shannon, K, **kw),
     "f_hellinger": lambda **kw: FDivergence(f_functions.hellinger, K, **kw),
     "f_chi_square": lambda **kw: FDivergence(f_functions.chi_square, K, **kw),

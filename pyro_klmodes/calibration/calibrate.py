@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from pyro.infer import ELBO
@@ -12,6 +12,7 @@ from pyro.optim import PyroOptim
 from pyro_klmodes.calibration.loop import calibrate
 from pyro_klmodes.calibration.result import Calibration
 from pyro_klmodes.calibration.study import Study
+from pyro_klmodes.tracing.binding import Bind
 
 __all__ = ["sbc", "vsbc"]
 
@@ -29,7 +30,7 @@ def sbc(
     optim: PyroOptim | None = None,
     refit: bool = True,
     warm_start: bool = True,
-    bind: Mapping[str, int | str] | None = None,
+    bind: Bind | None = None,
     jobs: int = 1,
     seed: int = 0,
     **kwargs: Any,
@@ -94,26 +95,22 @@ def sbc(
         >>> found.num_simulations, found.readings()["z"].width
         (100, 'too narrow')
     """
-    return calibrate(
+    return _calibrated(
         "sbc",
-        Study(
-            model=model,
-            make_guide=make_guide,
-            loss=loss,
-            args=args,
-            kwargs=kwargs,
-            places={},
-            steps=steps,
-            optim=optim,
-            num_draws=num_draws,
-            seed=seed,
-            dtype=torch.get_default_dtype(),
-        ),
         num_simulations,
-        bind or {},
+        bind,
         jobs,
         refit=refit,
         warm_start=warm_start,
+        model=model,
+        make_guide=make_guide,
+        loss=loss,
+        args=args,
+        kwargs=kwargs,
+        steps=steps,
+        optim=optim,
+        num_draws=num_draws,
+        seed=seed,
     )
 
 
@@ -128,7 +125,7 @@ def vsbc(
     optim: PyroOptim | None = None,
     refit: bool = True,
     warm_start: bool = True,
-    bind: Mapping[str, int | str] | None = None,
+    bind: Bind | None = None,
     jobs: int = 1,
     seed: int = 0,
     **kwargs: Any,
@@ -177,21 +174,39 @@ def vsbc(
         ...      refit=False, steps=0).suspicious()
         {'z': 'biased: the guide is too high'}
     """
-    return calibrate(
+    return _calibrated(
         "vsbc",
-        Study(
-            model=model,
-            make_guide=make_guide,
-            loss=loss,
-            args=args,
-            kwargs=kwargs,
-            places={},
-            steps=steps,
-            optim=optim,
-            num_draws=num_draws,
-            seed=seed,
-            dtype=torch.get_default_dtype(),
-        ),
+        num_simulations,
+        bind,
+        jobs,
+        refit=refit,
+        warm_start=warm_start,
+        model=model,
+        make_guide=make_guide,
+        loss=loss,
+        args=args,
+        kwargs=kwargs,
+        steps=steps,
+        optim=optim,
+        num_draws=num_draws,
+        seed=seed,
+    )
+
+
+def _calibrated(
+    kind: Literal["sbc", "vsbc"],
+    num_simulations: int,
+    bind: Bind | None,
+    jobs: int,
+    *,
+    refit: bool,
+    warm_start: bool,
+    **study: Any,
+) -> Calibration:
+    """Both are the same study, read in two ways; where its data are is found out later."""
+    return calibrate(
+        kind,
+        Study(**study, slots={}, dtype=torch.get_default_dtype()),
         num_simulations,
         bind or {},
         jobs,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Literal
@@ -17,8 +16,10 @@ from pyro_klmodes.calibration.study import Study, flat, scalar_names
 from pyro_klmodes.calibration.warm_start import Start
 from pyro_klmodes.errors import InvalidArgument, UnsupportedStructure
 from pyro_klmodes.inference.isolation import seeded
+from pyro_klmodes.tracing.binding import Bind, find_slots
+from pyro_klmodes.tracing.observed import observed_sites, parameter_names
 from pyro_klmodes.tracing.runs import Pair
-from pyro_klmodes.tracing.simulate import Simulation, data_arguments, learned_names, simulate
+from pyro_klmodes.tracing.simulate import Simulation, learned_names, simulate
 from pyro_klmodes.tracing.survey import survey
 
 __all__ = ["calibrate"]
@@ -28,7 +29,7 @@ def calibrate(
     kind: Literal["sbc", "vsbc"],
     study: Study,
     num_simulations: int,
-    bind: Mapping[str, int | str],
+    bind: Bind,
     jobs: int,
     *,
     refit: bool,
@@ -40,7 +41,9 @@ def calibrate(
         InvalidArgument, UnsupportedStructure: see ``sbc``.
     """
     _check_arguments(study, num_simulations, jobs)
-    study = replace(study, places=data_arguments(study.model, study.args, study.kwargs, bind))
+    observed = observed_sites(study.model, study.args, study.kwargs)
+    names = parameter_names(study.model)
+    study = replace(study, slots=find_slots(observed, study.args, study.kwargs, bind, names))
     _check_simulable(study, refit=refit)
     if not refit:
         as_given = Simulation({}, {})  # the user's own data, wherever they are
@@ -94,8 +97,8 @@ def _check_simulable(study: Study, *, refit: bool) -> None:
                 "from simulation to simulation. Build a new one in it, as AutoNormal does."
             )
         return
-    blind = sorted(site for site, paths in study.places.items() if not paths)
-    if blind or not study.places:
+    blind = sorted(site for site, slots in study.slots.items() if not slots)
+    if blind or not study.slots:
         raise InvalidArgument(
             f"refit=False: the guide cannot see simulated data of {blind}, because no argument "
             "holds them. Pass the data as an argument, and name it by bind= if it is not found."

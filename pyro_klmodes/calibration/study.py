@@ -19,9 +19,10 @@ from pyro_klmodes.errors import KLModesError, NonFiniteLoss
 from pyro_klmodes.inference.fit import fit
 from pyro_klmodes.inference.isolation import seeded
 from pyro_klmodes.inference.result import FitResult
+from pyro_klmodes.tracing.binding import Slot, rebound
 from pyro_klmodes.tracing.guide_samples import sample_guide
 from pyro_klmodes.tracing.layout import Layout
-from pyro_klmodes.tracing.simulate import Path, Simulation, observing, with_data
+from pyro_klmodes.tracing.simulate import Simulation, observing
 
 __all__ = ["Outcome", "Study", "flat", "scalar_names"]
 
@@ -51,7 +52,7 @@ class Study:
         loss: what is minimised.
         args: arguments of the user.
         kwargs: keyword arguments of the user.
-        places: where among them the data are.
+        slots: where among them the data are.
         steps: of a fit.
         optim: an optimizer that is copied for every fit.
         num_draws: L.
@@ -70,7 +71,7 @@ class Study:
     loss: ELBO
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    places: Mapping[str, tuple[Path, ...]]
+    slots: Mapping[str, tuple[Slot, ...]]
     steps: int
     optim: PyroOptim | None
     num_draws: int
@@ -86,7 +87,7 @@ class Study:
     def fit(self, simulation: Simulation, index: int) -> FitResult:
         """Fit a new guide to simulated data."""
         model = observing(self.model, simulation.data)
-        args, kwargs = with_data(self.args, self.kwargs, self.places, simulation.data)
+        args, kwargs = rebound(self.args, self.kwargs, self.slots, simulation.data)
         seed = seed_of(self.seed, Part.FIT, index)
         with seeded(seed):  # networks start at random
             guide = self.make_guide(model)
@@ -110,7 +111,7 @@ class Study:
         if self.once is None:
             return self.fit(simulation, index).sample(self.num_draws, seed=seed)
         model = observing(self.model, simulation.data)
-        args, kwargs = with_data(self.args, self.kwargs, self.places, simulation.data)
+        args, kwargs = rebound(self.args, self.kwargs, self.slots, simulation.data)
         with self.once.scope(), seeded(seed), torch.no_grad():
             guide = self.once.guide.unbound
             return sample_guide(model, guide, args, kwargs, self.num_draws, self.layout)

@@ -1,5 +1,11 @@
 """What log-weights and draws say about a fit: pure functions, tensors in, small records out."""
 
+from pyro_klmodes.diagnostics.collapse import (
+    ActiveUnits,
+    MutualInformation,
+    active_units,
+    mutual_information,
+)
 from pyro_klmodes.diagnostics.coverage import Coverage, expected_coverage, tarp, tarp_shares
 from pyro_klmodes.diagnostics.error_bounds import ErrorBounds, error_bounds
 from pyro_klmodes.diagnostics.evidence import Evidence, evidence
@@ -24,6 +30,7 @@ from pyro_klmodes.diagnostics.stein import SteinTest, stein_discrepancy, stein_t
 from pyro_klmodes.diagnostics.symmetry import VSBCReading, vsbc_reading
 
 __all__ = [
+    "ActiveUnits",
     "CorrectedMoments",
     "Coverage",
     "EcdfBands",
@@ -34,9 +41,11 @@ __all__ = [
     "MarginalKHat",
     "ModeCoverage",
     "Modes",
+    "MutualInformation",
     "RankUniformity",
     "SteinTest",
     "VSBCReading",
+    "active_units",
     "corrected_moments",
     "ecdf_bands",
     "error_bounds",
@@ -49,6 +58,7 @@ __all__ = [
     "khat",
     "marginal_khat",
     "mode_coverage",
+    "mutual_information",
     "randomised_ranks",
     "rank_uniformity",
     "stein_discrepancy",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ class Estimator(ABC):
 
     #: whether the guide's density must be known at given values, and not only at its own draws
     needs_density: bool = False
+    #: whether the densities of every latent site must be known, and not only their sum
+    needs_sites: bool = False
     #: with fewer the expectation of the gradient is zero
     min_particles: int = 1
 
@@ -75,7 +78,25 @@ def with_gradient(
     surrogate: Tensor,  # scalar
 ) -> Tensor:
     """A scalar with the value of one tensor and the gradient of another."""
-    return value.detach() + (surrogate - surrogate.detach())
+    return value.detach() + _GradientOnly.apply(surrogate)
+
+
+class _GradientOnly(torch.autograd.Function):
+    """Zero with the gradient of its argument; an infinite one less itself would not be zero."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        surrogate: Tensor,
+    ) -> Tensor:
+        return torch.zeros_like(surrogate)
+
+    @staticmethod
+    def backward(
+        ctx: Any,
+        *grad_outputs: Tensor,
+    ) -> Tensor:
+        return grad_outputs[0]
 
 
 def model_part(

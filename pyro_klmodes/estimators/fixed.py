@@ -56,11 +56,15 @@ class Fixed(Estimator):
 
     def loss(self, objective: Objective, draws: Draws) -> Tensor:
         """The value with the gradient of the weighted log-density."""
+        guide = self.guide_loss(objective, draws)
+        return with_gradient(guide, guide + model_part(objective, draws))
+
+    def guide_loss(self, objective: Objective, draws: Draws) -> Tensor:
+        """The value with the gradient for the guide alone."""
         # once for both: smoothing or tempering the weights costs more than the rest
         credit = objective.wake_credit(draws.log_w)
         guide = -weighted_sum(credit, draws.log_q) * draws.weight
-        value = _value(objective, draws, credit)
-        return with_gradient(value, guide + model_part(objective, draws))
+        return with_gradient(_value(objective, draws, credit), guide)
 
 
 def _value(

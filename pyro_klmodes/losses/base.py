@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from pyro_klmodes.errors import (
     NonFiniteLoss,
 )
 from pyro_klmodes.estimators import Auto, Estimator, Mixed, Pathwise
+from pyro_klmodes.losses.checks import check_count, is_count
 from pyro_klmodes.objectives import Objective, Stratified
 from pyro_klmodes.tracing.density import why_unscored
 from pyro_klmodes.tracing.draws import Draws
@@ -30,7 +31,7 @@ from pyro_klmodes.tracing.sampling import sample
 from pyro_klmodes.tracing.survey import survey
 from pyro_klmodes.weights import effective_sample_size
 
-__all__ = ["DivergenceLoss"]
+__all__ = ["DivergenceLoss", "on_draws"]
 
 
 class DivergenceLoss(ELBO):
@@ -39,7 +40,8 @@ class DivergenceLoss(ELBO):
     Works wherever Pyro takes an ``ELBO``: ``SVI(model, guide, optim, loss=...)`` (``loss`` and
     ``loss_and_grads`` return one float), ``loss(model, guide)`` as an ``nn.Module``, and
     ``differentiable_loss`` in loops of one's own. Every call looks at the same minibatch for all
-    particles. Nothing outlives a call but a weak cache of what was found out about the pair.
+    particles. What outlives a call is the number of gradients taken so far (``step``), by which
+    schedules go, and a weak cache of what was found out about the pair.
 
     Args:
         objective: the divergence.
@@ -64,9 +66,9 @@ class DivergenceLoss(ELBO):
         max_plate_nesting: int | None = None,
         vectorize_particles: bool = True,
     ) -> None:
-        _check_count("num_particles", num_particles)
-        _check_count("num_outer", num_outer)
-        if max_plate_nesting is not None and not _is_count(max_plate_nesting, least=0):
+        check_count("num_particles", num_particles)
+        check_count("num_outer", num_outer)
+        if max_plate_nesting is not None and not is_count(max_plate_nesting, least=0):
             raise InvalidArgument(
                 f"max_plate_nesting={max_plate_nesting!r} must be a non-negative integer, or None "
                 "to find it out."
@@ -80,7 +82,7 @@ class DivergenceLoss(ELBO):
         if not isinstance(estimator, Estimator | Auto):
             raise InvalidArgument(
                 f"estimator={estimator!r} is not one of pyro_klmodes.estimators (auto, pathwise, "
-                "doubly, score, fixed)."
+                "doubly, gdreg, score, fixed)."
             )
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
         self.objective = objective
@@ -88,7 +90,20 @@ class DivergenceLoss(ELBO):
         self.num_outer = num_outer
         # Pyro's own attribute counts the particle plate and is overwritten when it is guessed.
         self.plate_nesting = max_plate_nesting
+        self.step = 0
         self._layouts = LayoutCache()
+
+    def reset(self) -> None:
+        """Begin anew: forget what earlier gradients left behind. ``fit`` does so."""
+        self.step = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must be saved to go on later as if nothing had happened: numbers and tensors."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.step = int(state["step"])
 
     def loss(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
@@ -102,26 +117,24 @@ class DivergenceLoss(ELBO):
 
         with torch.no_grad():
             draws, layout = self._with_layout(pair, draw)
-            value = self._estimator(layout).value(self._objective(draws), draws)
-        return self._checked(value, draws)
+            value = self._value(draws, layout)
+        self._check_finite(value, draws)
+        return float(value)
 
     def loss_and_grads(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> float:
         """The value of the loss; gradients are added to the parameters' ``.grad``."""
-        loss, draws = self._differentiable(Pair(model, guide, args, kwargs))
-        value = self._checked(loss, draws)
+        loss = self._differentiable(Pair(model, guide, args, kwargs))
         if loss.requires_grad:
             loss.backward(retain_graph=self.retain_graph)
-        return value
+        return float(loss.detach())
 
     def differentiable_loss(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Tensor:
         """Scalar whose value is the loss and whose gradient is the estimator's."""
-        loss, draws = self._differentiable(Pair(model, guide, args, kwargs))
-        self._checked(loss, draws)
-        return loss
+        return self._differentiable(Pair(model, guide, args, kwargs))
 
     def draws(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
@@ -163,11 +176,26 @@ class DivergenceLoss(ELBO):
     ) -> Any:
         raise NotImplementedError(f"{type(self).__name__} works on draws, not on single traces.")
 
-    def _differentiable(self, pair: Pair) -> tuple[Tensor, Draws]:
+    def _differentiable(self, pair: Pair) -> Tensor:
         draws, layout = self._with_layout(
             pair, lambda at: self._draws(pair, at, self._cut(pair, at))
         )
-        return self._estimator(layout).loss(self._objective(draws), draws), draws
+        loss = self._surrogate(draws, layout)
+        self._check_finite(loss, draws)
+        self.step += 1
+        return loss
+
+    def _value(self, draws: Draws, layout: Layout) -> Tensor:
+        """Scalar: the loss alone."""
+        return self._estimator(layout).value(self._objective(draws), draws)
+
+    def _surrogate(self, draws: Draws, layout: Layout) -> Tensor:
+        """Scalar: its value is the loss, its gradient the estimate."""
+        return self._estimator(layout).loss(self._objective(draws), draws)
+
+    def _needs_sites(self, layout: Layout) -> bool:
+        """Whether draws must tell the densities of every latent site."""
+        return self._estimator(layout).needs_sites
 
     def _with_layout(self, pair: Pair, draw: Callable[[Layout], Draws]) -> tuple[Draws, Layout]:
         """Draw with the layout of an earlier call, or with a new one where that does not fit."""
@@ -200,13 +228,12 @@ class DivergenceLoss(ELBO):
             linear=self.objective.linear,
             outer=self.num_outer,
             stratified=self._estimator(layout).takes_strata(self.objective),
+            by_site=self._needs_sites(layout),
         )
 
     def _objective(self, draws: Draws) -> Objective:
         """The objective, on draws that may have shares of their own."""
-        if draws.log_share is None:
-            return self.objective
-        return Stratified(self.objective, draws.log_share)
+        return on_draws(self.objective, draws)
 
     def _can_nest(self, layout: Layout) -> bool:
         """Whether weights of local latents may be nested in expectations over global ones."""
@@ -238,14 +265,19 @@ class DivergenceLoss(ELBO):
                 f"{estimator.min_particles}, because the gradient of fewer is zero in expectation."
             )
         if estimator.needs_density:
-            if layout.unscored == "":
-                layout.unscored = why_unscored(pair)
-            if layout.unscored is not None:
-                raise NoDensity(f"{type(self).__name__} with {estimator!r}: {layout.unscored}")
+            self._require_density(pair, layout)
         return cut
 
-    def _checked(self, loss: Tensor, draws: Draws) -> float:
-        """The loss as a float; NaN is an error that names its site, infinity a warning."""
+    def _require_density(self, pair: Pair, layout: Layout) -> None:
+        """Refuse a guide that has no density at given values; found out once."""
+        if layout.unscored == "":
+            layout.unscored = why_unscored(pair)
+        if layout.unscored is not None:
+            estimator = self._estimator(layout)
+            raise NoDensity(f"{type(self).__name__} with {estimator!r}: {layout.unscored}")
+
+    def _check_finite(self, loss: Tensor, draws: Draws) -> None:
+        """NaN is an error that names its site, infinity a warning."""
         value = float(loss.detach())
         if math.isnan(value):
             raise NonFiniteLoss(
@@ -257,9 +289,13 @@ class DivergenceLoss(ELBO):
                 f"{type(self).__name__} is infinite: {draws.describe_nonfinite()}. "
                 f"{_about_zero_weights(draws)}",
                 KLModesWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        return value
+
+
+def on_draws(objective: Objective, draws: Draws) -> Objective:
+    """An objective, on draws that may have shares of their own."""
+    return objective if draws.log_share is None else Stratified(objective, draws.log_share)
 
 
 def _about_zero_weights(draws: Draws) -> str:
@@ -269,12 +305,3 @@ def _about_zero_weights(draws: Draws) -> str:
         "Some particles have weight zero, which makes this divergence infinite. Keep the guide "
         "inside the support of the model, or use a loss that allows them: ForwardKL or IWAE."
     )
-
-
-def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _check_count(name: str, value: Any) -> None:
-    if not _is_count(value, least=1):
-        raise InvalidArgument(f"{name}={value!r} must be a positive integer.")

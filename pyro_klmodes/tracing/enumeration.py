@@ -18,6 +18,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_klmodes.errors import UnsupportedStructure
+from pyro_klmodes.tracing.handlers import is_latent
 from pyro_klmodes.tracing.plates import PARTICLES, plates_of, split_scale, subsampled
 from pyro_klmodes.tracing.terms import Term, model_term, scored_sites
 
@@ -173,6 +174,7 @@ def contract(factors: Mapping[str, Any], packed: Packed, scale: float = 1.0) -> 
         stack = site["cond_indep_stack"]
         particles.update({f.name: f.dim for f in stack if f.name.startswith(PARTICLES)})
     name = "+".join(sorted(factors))
+    joined = {n: is_latent(site) for n, site in factors.items()}
     terms = []
     for ordinal, tensors in summed.items():
         plates = {n: d for n, d in dims.items() if plate_symbols[n] in ordinal}
@@ -180,7 +182,7 @@ def contract(factors: Mapping[str, Any], packed: Packed, scale: float = 1.0) -> 
         inside = {n: r for n, r in ratios.items() if n in plates}
         for tensor in tensors:
             log_prob = _unpack(tensor, layout)
-            terms.append(Term(name, log_prob, plates, scale, inside, latent=True))
+            terms.append(Term(name, log_prob, plates, scale, inside, latent=True, summed=joined))
     return terms
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from pyro_klmodes.tracing.handlers import Cut, is_delta, is_latent
 from pyro_klmodes.tracing.layout import Layout
 from pyro_klmodes.tracing.particles import Particles, Single, Together
 from pyro_klmodes.tracing.plates import plates_of
+from pyro_klmodes.tracing.pointwise import unmasked
 from pyro_klmodes.tracing.randomness import same_random_state
 from pyro_klmodes.tracing.runs import GuideRun, Pair, run, run_guide
 from pyro_klmodes.tracing.sampling import independent_sites, run_of, values_of
@@ -89,7 +90,7 @@ class FullData:
                 )
         return None
 
-    def draws(self, count: int) -> Draws:
+    def draws(self, count: int, *, by_site: bool = False) -> Draws:
         """Draw and weigh, as if model and guide had been given the full data at once."""
         with poutine.block(), torch.no_grad():
             together = self.layout.vectorised and count > 1
@@ -100,6 +101,7 @@ class FullData:
                 particle_dim=particles.dim if isinstance(particles, Together) else None,
                 independent=lambda: independent_sites(self.pair, self.layout),
                 linear=True,  # the scales of a density at hand need no exponent
+                by_site=by_site,
             )
 
     def values(self, count: int) -> dict[str, Tensor]:  # {site: (count, *site_shape)}
@@ -145,16 +147,20 @@ class FullData:
 
     def _terms(self, runs: Sequence[tuple[Visit, Sequence[Term]]]) -> list[Term]:
         """The terms of all minibatches, one by one: they come in the same order every time."""
+        visits = [visit for visit, _ in runs]
+
+        def whole(of: Callable[[Term], Tensor], terms: Sequence[Term]) -> Tensor:
+            pieces = [
+                (visit, Piece(_filled(of(term), term.plates, visit), term.plates))
+                for visit, term in zip(visits, terms, strict=True)
+            ]
+            return stitch(pieces, self.sizes).value
+
         return [
             replace(
                 terms[0],
-                log_prob=stitch(
-                    [
-                        (visit, Piece(_filled(term, visit), term.plates))
-                        for (visit, _), term in zip(runs, terms, strict=True)
-                    ],
-                    self.sizes,
-                ).value,
+                log_prob=whole(lambda t: t.log_prob, terms),
+                counts=whole(_counts, terms),
                 ratios={n: r for n, r in terms[0].ratios.items() if n not in self.sizes},
                 score=0.0,
             )
@@ -196,11 +202,17 @@ def _keep(kept: Kept, trace: Any, visit: Visit) -> dict[str, dict[str, int]]:
     return axes
 
 
-def _filled(term: Term, visit: Visit) -> Tensor:
-    """A log-probability with all elements of the minibatch, also where they are equal."""
-    shape = list(term.log_prob.shape)
-    shape = [1] * (max((-d for d in term.plates.values()), default=0) - len(shape)) + shape
-    for plate, dim in term.plates.items():
+def _counts(term: Term) -> Tensor:
+    """Which elements of a term no mask takes out."""
+    ones = torch.ones_like(term.log_prob)
+    return ones if term.site is None else ones * unmasked(term.site).to(ones)
+
+
+def _filled(x: Tensor, plates: Mapping[str, int], visit: Visit) -> Tensor:
+    """What there is of a term, with all elements of the minibatch, also where they are equal."""
+    shape = list(x.shape)
+    shape = [1] * (max((-d for d in plates.values()), default=0) - len(shape)) + shape
+    for plate, dim in plates.items():
         if plate in visit:
             shape[dim] = len(visit[plate])
-    return term.log_prob.expand(shape)
+    return x.expand(shape)

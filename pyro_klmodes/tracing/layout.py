@@ -24,6 +24,7 @@ class Layout:
         unscored: reason why the guide has no density at given values, None if it has,
             "" while nobody asked.
         independent: observed sites that depend on no latent value, None while nobody asked.
+        reads_data: whether the guide is known to read its data from the arguments.
     """
 
     nesting: int
@@ -34,6 +35,7 @@ class Layout:
     partial_plates: tuple[str, ...] = ()
     unscored: str | None = ""
     independent: frozenset[str] | None = field(default=None)
+    reads_data: bool = False
 
     @property
     def structure(self) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from pyro_klmodes.tracing.handlers import FixValues
 from pyro_klmodes.tracing.plates import subsampled
 from pyro_klmodes.tracing.randomness import same_random_state
 
-__all__ = ["Observed", "hiding", "observed_sites", "parameter_names"]
+__all__ = ["Observed", "hiding", "is_data", "observed_sites", "parameter_names"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Observed:
         plates: names of its vectorised plates with their batch dimension.
         indices: those of the elements it saw of each of its plates.
         subsampled: names of its plates that see a minibatch.
+        mask: which of its batch elements count, ``(*batch)`` or less; None for all.
     """
 
     value: Tensor
@@ -39,6 +40,36 @@ class Observed:
     plates: dict[str, int]
     indices: dict[str, Tensor]
     subsampled: frozenset[str]
+    mask: Tensor | None = None
+
+    @classmethod
+    def of(cls, msg: Mapping[str, Any], indices: Mapping[str, Tensor]) -> Observed:
+        """What a message says, given the indices of all plates."""
+        plates = {f.name: f.dim for f in msg["cond_indep_stack"] if f.vectorized}
+        return cls(
+            msg["value"],
+            msg["fn"].event_dim,
+            plates,
+            {name: indices[name] for name in plates if name in indices},
+            frozenset(subsampled(msg)) & plates.keys(),
+            _mask_of(msg),
+        )
+
+
+def is_data(msg: Mapping[str, Any]) -> bool:
+    """Whether a site observes a tensor: deterministic sites and factors do so in form only."""
+    if not msg["is_observed"] or isinstance(msg["fn"], dist.Unit):
+        return False
+    return not msg["infer"].get("_deterministic") and isinstance(msg["value"], Tensor)
+
+
+def _mask_of(msg: Mapping[str, Any]) -> Tensor | None:
+    """The mask of handlers and of the distribution together."""
+    masks = [msg["mask"], getattr(msg["fn"], "_mask", None)]
+    found = [torch.as_tensor(m) for m in masks if m is not None]
+    if not found:
+        return None
+    return found[0] if len(found) == 1 else found[0] & found[1]
 
 
 @same_random_state()
@@ -80,18 +111,9 @@ class _Observations(Messenger):
         if site_is_subsample(msg):
             self.indices[msg["name"]] = torch.as_tensor(msg["value"])
             return
-        if not msg["is_observed"] or isinstance(msg["fn"], dist.Unit):  # a factor
+        if not is_data(msg):
             return
-        if msg["infer"].get("_deterministic") or not isinstance(msg["value"], Tensor):
-            return
-        plates = {f.name: f.dim for f in msg["cond_indep_stack"] if f.vectorized}
-        self.found[msg["name"]] = Observed(
-            msg["value"],
-            msg["fn"].event_dim,
-            plates,
-            {name: self.indices[name] for name in plates if name in self.indices},
-            frozenset(subsampled(msg)) & plates.keys(),
-        )
+        self.found[msg["name"]] = Observed.of(msg, self.indices)
         if msg["name"] == self.only:
             raise _Seen
 

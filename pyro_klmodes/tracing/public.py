@@ -25,6 +25,7 @@ def draws(
     *,
     num_particles: int = 1000,
     vectorize_particles: bool = True,
+    by_site: bool = False,
 ) -> Draws:
     r"""Draw K particles from a guide and weigh them: :math:`\log w = \log p(x, z) - \log q(z)`.
 
@@ -38,6 +39,8 @@ def draws(
         kwargs: keyword arguments of both.
         num_particles: K.
         vectorize_particles: whether particles share one run of model and guide.
+        by_site: whether to add the densities of every latent site, and with them ``log_prior`` and
+            ``log_likelihood``.
 
     Returns:
         ``log_p`` and ``log_q`` of shape ``(K, *local)``, ``scale``, ``plates``, ``values``.
@@ -68,4 +71,4 @@ def draws(
     pair = Pair(model, guide, tuple(args), kwargs or {})
     layout = survey(pair, vectorise=vectorize_particles)
     with torch.no_grad():
-        return sample(pair, layout, num_particles, Cut.DRAWS)
+        return sample(pair, layout, num_particles, Cut.DRAWS, by_site=by_site)

@@ -10,6 +10,7 @@ from typing import Any
 from pyro import poutine
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.guide import GuideMessenger
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -62,6 +63,7 @@ def run(
     cut: Cut = Cut.NONE,
     fixed: Mapping[str, Tensor] | None = None,
     enumerated: bool = False,
+    around: Messenger | None = None,
 ) -> Traces:
     """Draw from the guide and run the model at the draws.
 
@@ -72,7 +74,11 @@ def run(
         fixed: values that the guide's sites, and plates' indices in both, take instead of being
             drawn.
         enumerated: whether model sites marked for parallel enumeration are enumerated.
+        around: entered outside of all other handlers.
     """
+    if around is not None:
+        with around:
+            return run(pair, particles=particles, cut=cut, fixed=fixed, enumerated=enumerated)
     first = run_guide(pair, particles, fixed or {}, detach=cut is Cut.DRAWS)
     drawn = {n: s["value"] for n, s in first.trace.nodes.items() if is_latent(s)}
     given = {**(fixed or {}), **first.indices}  # also for plates that only the model has

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_klmodes.errors import UnsupportedStructure
@@ -38,6 +39,9 @@ def sample(
     outer: int = 1,
     stratified: bool = False,
     fixed: Mapping[str, Tensor] | None = None,
+    by_site: bool = False,
+    fixed_first: Mapping[str, Tensor] | None = None,
+    around_first: Messenger | None = None,
 ) -> Draws:
     """Draw ``particles`` times ``outer`` particles; all of them see the same minibatch.
 
@@ -51,6 +55,10 @@ def sample(
         stratified: whether a mixture may spread the particles over its components, see
             ``Draws.log_share``.
         fixed: values that guide sites or plates' indices take instead of being drawn.
+        by_site: whether to give the densities of every latent site too.
+        fixed_first: further such values, for the first run only: that of particle 0, and of all
+            others where they share it.
+        around_first: entered around that run, outside of all other handlers.
     """
     runs = []
     indices: Mapping[str, Tensor] = fixed or {}
@@ -59,13 +67,14 @@ def sample(
     together = None
     if layout.vectorised and count > 1:
         together = Together(count, layout.nesting, stratified=stratified)
-    for _ in range(1 if together else count):
+    for k in range(1 if together else count):
         traces = run(
             pair,
             particles=together or Single(layout.nesting),
             cut=cut,
-            fixed=indices,
+            fixed={**indices, **fixed_first} if fixed_first and k == 0 else indices,
             enumerated=bool(layout.enumerated),
+            around=around_first if k == 0 else None,
         )
         indices = {**indices, **traces.indices}
         runs.append(run_of(traces, cut, layout, together=together is not None))
@@ -75,6 +84,7 @@ def sample(
         independent=lambda: independent_sites(pair, layout),
         linear=linear,
         outer=outer,
+        by_site=by_site,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,20 +15,10 @@ from torch import Tensor
 from pyro_klmodes.errors import InvalidArgument, NotDefined, UnsupportedStructure
 from pyro_klmodes.tracing.handlers import is_latent
 from pyro_klmodes.tracing.observe_anew import ObserveAnew
-from pyro_klmodes.tracing.observed import observed_sites, parameter_names
 from pyro_klmodes.tracing.plates import split_scale, subsampled
 from pyro_klmodes.tracing.randomness import same_random_state
 
-__all__ = [
-    "Simulation",
-    "data_arguments",
-    "learned_names",
-    "observing",
-    "simulate",
-    "with_data",
-]
-
-Path = tuple[Any, ...]  # position or name of an argument, then keys and indices inside of it
+__all__ = ["Simulation", "learned_names", "observing", "simulate"]
 
 
 @dataclass(frozen=True)
@@ -138,116 +128,3 @@ def learned_names(
     with poutine.block(), torch.no_grad(), poutine.trace(param_only=True) as tracer:
         model(*args, **kwargs)
     return list(tracer.trace.nodes)
-
-
-def data_arguments(
-    model: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    bind: Mapping[str, int | str],
-) -> dict[str, tuple[Path, ...]]:
-    """Where among the arguments each observed site has its data from; empty if it is not there.
-
-    Args:
-        model: a model.
-        args: its positional arguments.
-        kwargs: its keyword arguments.
-        bind: position or name of the argument by site, for those that are known.
-
-    Raises:
-        InvalidArgument: if ``bind`` names what there is not, or several arguments hold the numbers
-            of a site or one those of several.
-    """
-    observed = observed_sites(model, args, kwargs)
-    names = parameter_names(model)
-    for site in bind:
-        if site not in observed:
-            raise InvalidArgument(
-                f"bind: '{site}' is not an observed site; there are {sorted(observed)}."
-            )
-    tensors = list(_tensors(args, kwargs))
-    found: dict[str, tuple[Path, ...]] = {}
-    for site, seen in observed.items():
-        if site in bind:
-            found[site] = (_bound(site, bind[site], args, kwargs, names),)
-            continue
-        paths = tuple(path for path, x in tensors if x is seen.value)
-        if not paths:  # a plate's indices make a copy
-            paths = tuple(
-                path
-                for path, x in tensors
-                if x.shape == seen.value.shape
-                and x.dtype == seen.value.dtype
-                and torch.equal(x, seen.value)
-            )
-            if len(paths) > 1:
-                raise InvalidArgument(
-                    f"several arguments hold the numbers that site '{site}' observes. Say which by "
-                    f'bind={{"{site}": position or name}}.'
-                )
-        found[site] = paths
-    taken = [path for paths in found.values() for path in paths]
-    if len(set(taken)) < len(taken):
-        raise InvalidArgument(
-            f"observed sites {sorted(found)} share an argument. Pass their data in separate ones."
-        )
-    return found
-
-
-def with_data(
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    places: Mapping[str, tuple[Path, ...]],
-    data: Mapping[str, Tensor],
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments with other data in their places."""
-    new = _by_place(args, kwargs)
-    for site, value in data.items():
-        for path in places.get(site, ()):
-            new[path[0]] = _replaced(new[path[0]], path[1:], value)
-    return tuple(new[i] for i in range(len(args))), {name: new[name] for name in kwargs}
-
-
-def _bound(
-    site: str, place: int | str, args: tuple[Any, ...], kwargs: Mapping[str, Any], names: list[str]
-) -> Path:
-    if isinstance(place, str) and place not in kwargs and place in names:
-        place = names.index(place)
-    if (isinstance(place, int) and not 0 <= place < len(args)) or (
-        isinstance(place, str) and place not in kwargs
-    ):
-        raise InvalidArgument(
-            f"bind: site '{site}' is bound to argument {place!r}, which is not passed."
-        )
-    return (place,)
-
-
-def _by_place(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[int | str, Any]:
-    found: dict[int | str, Any] = dict(enumerate(args))
-    found.update(kwargs)
-    return found
-
-
-def _tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[Path, Tensor]]:
-    for place, x in _by_place(args, kwargs).items():
-        yield from _inside((place,), x)
-
-
-def _inside(path: Path, x: Any) -> Iterator[tuple[Path, Tensor]]:
-    if isinstance(x, Tensor):
-        yield path, x
-    elif isinstance(x, dict):
-        for key, value in x.items():
-            yield from _inside((*path, key), value)
-    elif type(x) in (list, tuple):
-        for key, value in enumerate(x):
-            yield from _inside((*path, key), value)
-
-
-def _replaced(x: Any, path: Path, value: Tensor) -> Any:
-    if not path:
-        return value
-    key, *rest = path
-    if isinstance(x, dict):
-        return {**x, key: _replaced(x[key], tuple(rest), value)}
-    return type(x)(_replaced(y, tuple(rest), value) if i == key else y for i, y in enumerate(x))

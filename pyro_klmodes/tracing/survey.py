@@ -48,10 +48,18 @@ def survey(
         ModelGuideMismatch: if their latent sites or shapes do not match.
         UnsupportedStructure: for enumeration in the guide, batch dimensions without a plate, or an
             autoguide that holds one vector for a minibatch.
-        InvalidArgument: if ``max_plate_nesting`` is too small.
+        InvalidArgument: if ``max_plate_nesting`` is too small, or a plate has size zero.
     """
-    with poutine.block():
-        traces = run(pair, particles=Single())
+    try:
+        with poutine.block():
+            traces = run(pair, particles=Single())
+    except ZeroDivisionError as error:
+        if str(error) != "size cannot be zero":  # of `pyro.plate`, which does not say whose it is
+            raise
+        raise InvalidArgument(
+            "a plate of the model or the guide has size zero, and there is nothing to learn from. "
+            "Is a batch empty? Leave it out."
+        ) from error
     if not scored_sites(traces.model):
         raise ModelGuideMismatch("the model has no sample site; did it return before sampling?")
     check_sites(traces)

@@ -17,6 +17,7 @@ from torch import Tensor
 from pyro_klmodes.errors import InvalidArgument, NoDensity, NonFiniteLoss
 from pyro_klmodes.tracing.handlers import is_latent
 from pyro_klmodes.tracing.obs_mask import drawn_for
+from pyro_klmodes.tracing.outside_support import elementwise, outside_support
 from pyro_klmodes.tracing.plates import plates_of, split_scale
 
 __all__ = ["Term", "guide_terms", "model_term", "model_terms", "scored_sites"]
@@ -33,6 +34,10 @@ class Term:
         scale: the user's ``poutine.scale``.
         ratios: full size over batch size of each subsampled plate around it.
         latent: whether it stands for random variables that the weights depend on by themselves.
+        summed: of a term of several sites, those that an enumerated value joins, and which of
+            them are latent.
+        counts: ones and zeros like ``log_prob``, which elements no mask takes out, where it was
+            put together from several sites; else the site tells.
         site: the trace node, for messages.
         score: the log-density of the draw, without mask or scale, where it carries no path; else 0.
     """
@@ -43,8 +48,10 @@ class Term:
     scale: float | Tensor = 1.0
     ratios: Mapping[str, float] = field(default_factory=dict)
     latent: bool = False
+    summed: Mapping[str, bool] = field(default_factory=dict)
     coupled: bool = False
     score: Tensor | float = 0.0
+    counts: Tensor | None = field(default=None, repr=False)
     site: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
@@ -54,12 +61,22 @@ def _named(site: Mapping[str, Any], where: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        name, value, kind = site["name"], site["value"], type(site["fn"]).__name__
+        name, value, kind = site["name"], site["value"], type(elementwise(site["fn"])).__name__
         if isinstance(value, Tensor) and bool(torch.isnan(value).any()):
             raise NonFiniteLoss(
                 f"{int(torch.isnan(value).sum())} of {value.numel()} values of {where} site "
                 f"'{name}' ({kind}) are nan. Check the data, or mask what is missing; nothing was "
                 "updated."
+            ) from error
+        outside = outside_support(site)
+        if outside:
+            advice = (
+                "Rescale the data, or use a likelihood that allows them."
+                if site["is_observed"]
+                else "Use a guide that stays inside of it."
+            )
+            raise InvalidArgument(
+                f"{where} site '{name}' ({kind}) cannot have the value it has: {outside}. {advice}"
             ) from error
         raise InvalidArgument(
             f"{where} site '{name}' ({kind}) cannot have the value it has. Check its shape, and "

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_klmodes.errors import InvalidArgument, UnsupportedStructure
 from pyro_klmodes.tracing.sites import PlateAxis, SiteInfo
 
-__all__ = ["Kept", "Piece", "Visit", "select", "stitch", "visits_of"]
+__all__ = ["Kept", "Piece", "Visit", "put", "select", "stitch", "visits_of"]
 
 Visit = Mapping[str, Tensor]  # indices by name of the subsampled plate
 
@@ -93,19 +93,19 @@ def stitch(parts: Iterable[tuple[Visit, Piece]], sizes: Mapping[str, int]) -> Pi
             for name in inside:
                 shape[piece.axes[name]] = sizes[name]
             whole = piece.value.new_empty(shape)
-        _put(whole, piece.value, [(piece.axes[n], rows) for n, rows in inside.items()])
+        put(whole, piece.value, [(piece.axes[n], rows) for n, rows in inside.items()])
     assert whole is not None
     assert piece is not None
     return Piece(whole, piece.axes)
 
 
-def _put(whole: Tensor, part: Tensor, where: Sequence[tuple[int, Tensor]]) -> None:
+def put(whole: Tensor, part: Tensor, where: Sequence[tuple[int, Tensor]]) -> None:
     """Write a part into the rows of a whole, axis by axis."""
     (axis, rows), *rest = where
     rows = rows.to(whole.device)
     if rest:
         slab = whole.index_select(axis, rows)
-        _put(slab, part, rest)
+        put(slab, part, rest)
         part = slab
     whole.index_copy_(axis, rows, part)
 

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from pyro_klmodes.tracing.by_site import densities_by_site
+from pyro_klmodes.tracing.cells import Cells, Run, to_cells
 from pyro_klmodes.tracing.draws import Draws
 from pyro_klmodes.tracing.local_structure import LocalStructure
-from pyro_klmodes.tracing.shares import Shares
 from pyro_klmodes.tracing.terms import Term
 
 __all__ = ["Run", "to_cells", "weigh", "without_dead_cells"]
-
-
-@dataclass(frozen=True)
-class Run:
-    """The terms of one run, vectorised over particles or of a single one."""
-
-    p: list[Term]
-    q: list[Term]
-    values: Mapping[str, Tensor]  # (K, *site_shape), or (1, *site_shape)
-    sources: tuple[str, ...]
-    indices: Mapping[str, Tensor]
-    leaves: tuple[tuple[Tensor, Tensor], ...] = ()
-    shares: Shares | None = None
 
 
 def weigh(
@@ -38,6 +24,7 @@ def weigh(
     independent: Callable[[], frozenset[str]],
     linear: bool = False,
     outer: int = 1,
+    by_site: bool = False,
 ) -> Draws:
     """Reduce the terms of one vectorised run, or of K single runs, to log-weights.
 
@@ -48,16 +35,19 @@ def weigh(
             it matters, because finding out costs a run of the model).
         linear: whether the objective is linear in the weights: then scales may differ by site.
         outer: number M of outer particles; the particles of the runs are K times M.
+        by_site: whether to give the densities of every latent site too.
 
     Raises:
-        UnsupportedStructure: if a subsampled plate does not enclose every latent site.
+        UnsupportedStructure: if a subsampled plate does not enclose every latent site, or, with
+            ``by_site``, if the prior of a latent is summed over together with data.
     """
     structure = LocalStructure.of(
         [t for r in runs for t in (*r.p, *r.q)],
         lambda: independent() - _varying(runs, particle_dim),
         linear=linear,
     )
-    parts = [_reduce(r, structure, particle_dim) for r in runs]
+    cells = Cells(structure, particle_dim)
+    parts = [_reduce(r, cells) for r in runs]
     rows = [
         torch.cat(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True)
     ]
@@ -84,6 +74,7 @@ def weigh(
         outer=outer,
         log_share=first.shares.by_outer(outer) if first.shares else None,
         tempered=structure.tempered(first.q),
+        by_site=densities_by_site(runs, cells, log_p, outer) if by_site else None,
         terms=[("model", t) for r in runs for t in r.p] + [("guide", t) for r in runs for t in r.q],
     )
 
@@ -120,49 +111,14 @@ def without_dead_cells(
     )
 
 
-def _reduce(
-    run: Run, structure: LocalStructure, particle_dim: int | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _reduce(run: Run, cells: Cells) -> tuple[Tensor, Tensor, Tensor]:
     """Reduce log p, log q and score of a run, each ``(particles, *local)``."""
-    sizes = _sizes(run, structure)
-    dims = list(structure.plates.values())
-    zero = (run.p or run.q)[0].log_prob.new_zeros((1, *sizes))
-
-    def total(parts: list[Tensor]) -> Tensor:
-        return (
-            reduce(torch.add, (to_cells(x, particle_dim, dims) for x in parts)) if parts else zero
-        )
-
-    log_p = total([structure.weighed(t, t.log_prob) for t in run.p if t.name not in structure.rest])
-    log_q = total([structure.weighed(t, t.log_prob) for t in run.q])
-    score = total([t.score for t in run.q if isinstance(t.score, Tensor)])
+    zero = cells.empty(run)
+    log_p = cells.weighed([t for t in run.p if t.name not in cells.structure.rest], zero)
+    log_q = cells.weighed(run.q, zero)
+    score = cells.sum([t.score for t in run.q if isinstance(t.score, Tensor)], zero)
     log_p, log_q, score, _ = torch.broadcast_tensors(log_p, log_q, score, zero)
     return log_p, log_q, score
-
-
-def _sizes(run: Run, structure: LocalStructure) -> list[int]:
-    """Number of elements of every local plate."""
-    return [
-        max((t.log_prob.shape[d] for t in (*run.p, *run.q) if t.log_prob.dim() >= -d), default=1)
-        for d in structure.plates.values()
-    ]
-
-
-def to_cells(
-    log_prob: Tensor,
-    particle_dim: int | None,
-    dims: Sequence[int],  # batch dimensions of the local plates, leftmost first
-) -> Tensor:  # (particles, *local), sizes of one where it does not vary
-    """Sum out every batch dimension that is neither the particles' nor a local plate's."""
-    keep = list(dims) if particle_dim is None else [particle_dim, *dims]
-    drop = [d for d in range(-log_prob.dim(), 0) if d not in keep]
-    # torch sums over everything when asked to sum over no dimension
-    summed = log_prob.sum(drop) if drop else log_prob
-    present = {d for d in keep if d >= -log_prob.dim()}
-    missing = len(keep) - len(present)
-    if missing:
-        summed = summed.reshape((1,) * missing + summed.shape)
-    return summed if particle_dim is not None else summed.unsqueeze(0)
 
 
 def _rest(run: Run, structure: LocalStructure) -> Tensor:

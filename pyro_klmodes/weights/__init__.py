@@ -9,7 +9,7 @@ from pyro_klmodes.weights.summaries import (
     log_evidence,
     weighted_moments,
 )
-from pyro_klmodes.weights.tempering import tempering_exponent
+from pyro_klmodes.weights.tempering import raised_exponent, tempering_exponent
 
 __all__ = [
     "descending_ranks",
@@ -22,6 +22,7 @@ __all__ = [
     "pareto_smooth",
     "pareto_tail_length",
     "power_mean",
+    "raised_exponent",
     "self_normalise",
     "tail_adaptive_weights",
     "tempering_exponent",

@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.weights.summaries import effective_sample_size
 
-__all__ = ["tempering_exponent"]
+__all__ = ["raised_exponent", "tempering_exponent"]
 
 # Halvings of [0, 1]: the exponent is known to 2^-60, about 1e-18.
 _NUM_HALVINGS = 60
@@ -70,3 +70,67 @@ def tempering_exponent(
     size = effective_sample_size(exact)
     beta = beta.masked_fill(size >= target, 1.0).masked_fill(size.isnan(), math.nan)
     return beta.to(log_w.dtype)
+
+
+def raised_exponent(
+    log_prior_weight: Tensor,  # (K, *local)
+    log_likelihood: Tensor,  # (K, *local)
+    exponent: float,
+    ess_fraction: float = 0.5,
+) -> float:
+    """How far the likelihood can be let in with enough effective draws left.
+
+    The weights of the target `prior * likelihood^e` are `log_prior_weight + e * log_likelihood`.
+    The result is an e between `exponent` and 1 at which their effective sample size, averaged over
+    cells, is `ess_fraction * K`: 1 if that is enough there, and `exponent` itself if there are too
+    few already. In between by bisection; the effective size need not fall with e, so that there may
+    be other such e. It never falls below `exponent`.
+
+    Args:
+        log_prior_weight: Log-density of the draws under the prior less that under what proposed
+            them, `(K, *local)`.
+        log_likelihood: `(K, *local)`; -inf is a draw that the data rule out.
+        exponent: The exponent so far, in [0, 1].
+        ess_fraction: Share of the particles that must remain effective, strictly between 0 and 1.
+
+    Returns:
+        The new exponent, known to 2^-60.
+
+    Raises:
+        InvalidArgument: `exponent` or `ess_fraction` is out of range.
+
+    References:
+        Prangle and Viscardi (2023), Distilling importance sampling for likelihood free inference,
+        Journal of Computational and Graphical Statistics 32(4).
+
+    Example:
+        >>> even, log_lik = torch.zeros(2), torch.tensor([0.0, 10.0])
+        >>> round(raised_exponent(even, log_lik, 0.0, ess_fraction=0.8), 4)
+        0.1099
+        >>> raised_exponent(even, log_lik, 0.3, ess_fraction=0.8)
+        0.3
+    """
+    if not 0 < ess_fraction < 1:
+        raise InvalidArgument(
+            f"raised_exponent: ess_fraction is {ess_fraction}; it must be strictly between 0 and 1."
+        )
+    if not 0 <= exponent <= 1:
+        raise InvalidArgument(
+            f"raised_exponent: exponent is {exponent}; it must be between 0 and 1."
+        )
+    base, slope = log_prior_weight.detach().double(), log_likelihood.detach().double()
+    target = ess_fraction * len(base)
+
+    def enough(e: float) -> bool:
+        log_w = base if e == 0 else base + e * slope
+        return bool(effective_sample_size(log_w).mean() >= target)
+
+    if enough(1.0):
+        return 1.0
+    if not enough(exponent):
+        return float(exponent)
+    low, high = float(exponent), 1.0
+    for _ in range(_NUM_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if enough(middle) else (low, middle)
+    return low
