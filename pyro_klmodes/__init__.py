@@ -19,15 +19,21 @@ from typing import TYPE_CHECKING, Any
 
 from pyro_klmodes import diagnostics, errors, estimators, guides, objectives
 from pyro_klmodes.calibration import sbc, vsbc
-from pyro_klmodes.diagnosis import Diagnosis, diagnose, second_opinion
+from pyro_klmodes.diagnosis import Diagnosis, collapse, diagnose, second_opinion
 from pyro_klmodes.inference import (
+    AggressiveInference,
     AverageIterates,
+    Checkpoint,
+    Evaluate,
     FitResult,
     StopWhenConverged,
     boost,
+    by_index,
     check,
     fit,
+    frozen_gradient,
     gradient_snr,
+    held_out_bound,
 )
 from pyro_klmodes.losses import (
     CUBO,
@@ -36,8 +42,11 @@ from pyro_klmodes.losses import (
     ForwardKL,
     Renyi,
     ReverseKL,
+    ScoreClimbing,
+    Separate,
     TailAdaptive,
     Thermodynamic,
+    WakeSleep,
 )
 from pyro_klmodes.tracing import Draws, draws, log_density
 
@@ -51,20 +60,28 @@ __version__ = "0.1.0"
 __all__ = [
     "CUBO",
     "IWAE",
+    "AggressiveInference",
     "AverageIterates",
+    "Checkpoint",
     "Comparison",
     "Diagnosis",
     "Draws",
+    "Evaluate",
     "FDivergence",
     "FitResult",
     "ForwardKL",
     "Renyi",
     "ReverseKL",
+    "ScoreClimbing",
+    "Separate",
     "StopWhenConverged",
     "TailAdaptive",
     "Thermodynamic",
+    "WakeSleep",
     "boost",
+    "by_index",
     "check",
+    "collapse",
     "compare",
     "diagnose",
     "diagnostics",
@@ -73,8 +90,10 @@ __all__ = [
     "estimators",
     "fit",
     "from_pyro_mcmc",
+    "frozen_gradient",
     "gradient_snr",
     "guides",
+    "held_out_bound",
     "log_density",
     "loo",
     "objectives",

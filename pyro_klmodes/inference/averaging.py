@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from pyro_klmodes.errors import InvalidArgument
-from pyro_klmodes.inference.fit import StepInfo
+from pyro_klmodes.inference.callbacks import StepInfo
 from pyro_klmodes.inference.iterate_log import IterateLog, checked_whole
 
 __all__ = ["AverageIterates"]
@@ -75,38 +78,63 @@ class AverageIterates:
         self.since = self.start
         self.count = 0
         self.average: dict[str, Tensor] = {}
-        self._live: dict[str, Tensor] = {}
+        self._parameters: Callable[[], Mapping[str, Tensor]] = dict
         self._log = IterateLog()
+
+    def before_fit(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        parameters: Callable[[], Mapping[str, Tensor]],
+    ) -> None:
+        """Begin a fit: forget another one."""
+        self._begin()
+        self._parameters = parameters
 
     def __call__(self, info: StepInfo) -> None:
         """Take a step into the average, or look whether it is time to begin."""
         if info.step == 0:  # of another fit, perhaps
             self._begin()
-        self._live = dict(info.parameters())
+        self._parameters = info.parameters
         if self.since is None:
-            self._log.add(info.step, self._live, info.loss)
+            self._log.add(info.step, info.parameters(), info.loss)
             if (info.step + 1) % self.every == 0:
                 best = self._log.best_window(self.window)
                 if best is not None and best.rhat <= self.max_rhat:
                     self.since = info.step + 1
         elif info.step >= self.since:
-            self._take()
+            self._take(info.parameters())
 
-    def _take(self) -> None:
-        if self.average.keys() != self._live.keys():  # parameters have come or gone
-            self.average = {name: torch.zeros_like(p) for name, p in self._live.items()}
+    def _take(self, live: Mapping[str, Tensor]) -> None:
+        if self.average.keys() != live.keys():  # parameters have come or gone
+            self.average = {name: torch.zeros_like(p) for name, p in live.items()}
             self.count = 0
         self.count += 1
         with torch.no_grad():
-            for name, p in self._live.items():
+            for name, p in live.items():
                 self.average[name] += (p - self.average[name]) / self.count
 
     def finish(self) -> None:
         """Put the average in the place of the last iterate, if wanted."""
         if self.replace and self.count > 1:
             with torch.no_grad():
-                for name, p in self._live.items():
+                for name, p in self._parameters().items():
                     p.copy_(self.average[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the average, or the iterates while it has not begun."""
+        return {
+            "since": self.since,
+            "count": self.count,
+            "average": self.average,
+            "log": self._log.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.since, self.count = state["since"], state["count"]
+        self.average = dict(state["average"])
+        self._log.load_state_dict(state["log"])
 
     @property
     def words(self) -> str:

@@ -16,6 +16,7 @@ from pyro_klmodes.inference.check_problems import (
 )
 from pyro_klmodes.inference.check_report import CheckReport, site_reports
 from pyro_klmodes.inference.isolation import seeded
+from pyro_klmodes.inference.modules import evaluating
 from pyro_klmodes.losses import DivergenceLoss, ReverseKL
 from pyro_klmodes.tracing.density import why_unscored
 from pyro_klmodes.tracing.particles import Single
@@ -75,7 +76,18 @@ def examine(
     kwargs: Mapping[str, Any],
     loss: DivergenceLoss | None,
 ) -> CheckReport:
-    """The report of ``check``, without printing it."""
+    """The report of ``check``, without printing it; modules are as in evaluation."""
+    with evaluating(model, guide):
+        return _examine(model, guide, args, kwargs, loss)
+
+
+def _examine(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    loss: DivergenceLoss | None,
+) -> CheckReport:
     pair = Pair(model, guide, args, kwargs)
     asked = ReverseKL() if loss is None else loss
     problems: list[str] = []

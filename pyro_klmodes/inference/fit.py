@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pyro
 import torch
@@ -14,29 +13,25 @@ from pyro.optim import Adam, PyroOptim
 from torch import Tensor
 
 from pyro_klmodes.errors import InvalidArgument, NonFiniteLoss
+from pyro_klmodes.inference.aggressive import AggressiveInference, check_inner
+from pyro_klmodes.inference.batches import Call, check_batches, on_all
+from pyro_klmodes.inference.callbacks import Callbacks, StepInfo
 from pyro_klmodes.inference.check import examine
+from pyro_klmodes.inference.checkpoint import Checkpoint
 from pyro_klmodes.inference.isolation import seeded
+from pyro_klmodes.inference.modules import evaluating
+from pyro_klmodes.inference.optimizers import Optimizers
 from pyro_klmodes.inference.progress import progress_bar
 from pyro_klmodes.inference.result import FitResult, FittedGuide
 from pyro_klmodes.inference.step import Stepper
+from pyro_klmodes.inference.stream import Stream
+from pyro_klmodes.inference.training import Length, Training
 from pyro_klmodes.inference.versions import versions
 from pyro_klmodes.losses import DivergenceLoss
 
 __all__ = ["StepInfo", "fit"]
 
-
-class StepInfo(NamedTuple):
-    """What a callback is told after every step.
-
-    Attributes:
-        step: its number, from 0.
-        loss: NaN if the step was skipped.
-        parameters: call it for the unconstrained parameters by name, the tensors themselves.
-    """
-
-    step: int
-    loss: float
-    parameters: Callable[[], Mapping[str, Tensor]] = dict
+_STEPS = 1000
 
 
 def fit(
@@ -44,10 +39,15 @@ def fit(
     guide: Callable[..., Any],
     loss: ELBO,
     *args: Any,
-    steps: int = 1000,
-    optim: PyroOptim | None = None,
+    steps: int | None = None,
+    epochs: int | None = None,
+    batches: Iterable[Any] | None = None,
+    optim: PyroOptim | Mapping[str, PyroOptim] | None = None,
+    clip_norm: float | None = None,
+    inner: AggressiveInference | None = None,
     seed: int = 0,
     callbacks: Iterable[Callable[[StepInfo], object]] = (),
+    checkpoint: Checkpoint | None = None,
     progress: bool = True,
     on_nonfinite: Literal["raise", "skip", "backoff"] = "raise",
     **kwargs: Any,
@@ -58,17 +58,42 @@ def fit(
     in one process give bitwise what they give in two. The pair is checked before the first step.
     Ctrl-C returns what was fitted so far.
 
+    ``batches`` is anything that can be iterated over anew for every epoch. Model and guide are
+    called with each batch: a tensor is their first argument, a tuple or list their first
+    arguments, a dict is keywords; ``args`` and ``kwargs`` follow. Indices are wrapped by
+    ``by_index(sampler)`` and given as ``subsample=``. Lists are checked to their end before the
+    first step, anything else batch by batch. A ``DataLoader`` shuffles by torch's generator, which
+    is seeded here.
+
     Args:
         model: a Pyro model.
         guide: a guide for it; a module continues from the values its parameters have, and so does
             the guide of an earlier result that is one.
         loss: one of this package's losses, or of Pyro's.
-        *args: what model and guide are called with.
-        steps: how many gradient steps to take.
-        optim: a Pyro optimizer; Adam with learning rate 0.01 by default.
+        *args: what model and guide are called with, after the batch if there are batches.
+        steps: how many gradient steps to take; 1000 if neither these nor epochs are given.
+        epochs: how many times to go through the batches.
+        batches: minibatches, for instance a ``torch.utils.data.DataLoader``.
+        optim: a Pyro optimizer, Adam with learning rate 0.01 by default; or several, by how the
+            names of their parameters begin: ``{"encoder": Adam(...), "decoder": Adam(...)}``. Names
+            are those of ``params`` in the result, with a dot between the name of a ``pyro.module``
+            and its parameter. Learning-rate schedules (``pyro.optim.ExponentialLR``, or
+            ``LambdaLR`` with a function of one's own) take a step after each epoch in a fit of
+            ``epochs``, and after each step in one of ``steps``; those that wait for a plateau are
+            told the (mean) loss.
+        clip_norm: largest Euclidean norm of the gradient of all parameters together; a larger one
+            is scaled down and keeps its direction. ``pyro.optim.ClippedAdam`` does something else:
+            it clamps every element, at 10 unless told otherwise. The gradient of a minibatch is
+            scaled up to all data and noisy, so that many elements are beyond that; the mean of the
+            clamped ones is biased, and zero elsewhere.
+        inner: ``AggressiveInference`` to train the guide ahead of the model.
         seed: for torch's, numpy's and Python's generators.
         callbacks: called with a ``StepInfo`` after every step; a true result ends the fit. If one
-            has a method ``finish``, that is called at the end and may change the parameters.
+            has a method ``before_fit``, ``after_epoch`` or ``finish``, that is called too: before
+            the first step with model, guide and a function that returns the parameters; after each
+            epoch with the last step's ``StepInfo``, where a true result ends the fit; and at the
+            end, when it may change the parameters.
+        checkpoint: a file to go on from if the fit is interrupted, see ``Checkpoint``.
         progress: whether to show a bar with the loss and the effective sample size.
         on_nonfinite: what to do about a loss or gradient that is not a number: "raise"; "skip" the
             step; or "backoff", which returns to the parameters before the last step and halves
@@ -76,10 +101,14 @@ def fit(
         **kwargs: what model and guide are called with.
 
     Returns:
-        The fitted guide, the loss of every step, the parameters, and how it was done.
+        The fitted guide, the loss of every step, the parameters, and how it was done. Its ``args``
+        and ``kwargs``, for draws and diagnoses, are those given here; with batches they are all
+        data, if these are the tensors of a loader's ``TensorDataset``, or if indices can be left
+        out; and the first batch otherwise.
 
     Raises:
-        InvalidArgument: for arguments out of range.
+        InvalidArgument: for arguments out of range, for batches that are empty or of no known kind,
+            and for the checkpoint of another fit.
         NonFiniteLoss: naming site and step; ``error.result`` holds the fit up to that step.
         KLModesError: whatever ``check`` finds wrong with the pair.
 
@@ -94,102 +123,159 @@ def fit(
         ...              steps=300, optim=pyro.optim.Adam({"lr": 0.05}), progress=False)
         >>> abs(result.guide.median()["mu"].item() - 1.0) < 0.1
         True
+
+        On minibatches, each with latents of its own:
+
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> def local_model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def encoder(x):
+        ...     slope = pyro.param("slope", torch.tensor(0.0))
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(slope * x, 0.7))
+        >>> loader = DataLoader(TensorDataset(torch.randn(100)), batch_size=20, shuffle=True)
+        >>> result = fit(local_model, encoder, ReverseKL(4), batches=loader, epochs=20,
+        ...              optim=pyro.optim.Adam({"lr": 0.05}), progress=False)
+        >>> result.steps, result.args[0].shape, abs(result.params["slope"].item() - 0.5) < 0.1
+        (100, torch.Size([100]), True)
     """
-    _check_arguments(loss, steps, seed, on_nonfinite)
+    length = _checked_length(steps, epochs, batches)
+    _check_arguments(loss, seed, on_nonfinite, checkpoint)
+    if batches is not None:
+        check_batches(batches, epochs)
+    check_inner(inner, batches)
     if isinstance(guide, FittedGuide):
         guide = guide.to_train()
-    callbacks = tuple(callbacks)
-    started = time.perf_counter()
-    losses: list[float] = []
+    optimizers = Optimizers(Adam({"lr": 0.01}) if optim is None else optim, clip_norm)
+    stepper = Stepper(model, guide, loss, optimizers, on_nonfinite)
+    stream = Stream(batches, args, kwargs)
+    told = Callbacks(callbacks)
+    training = Training(
+        stepper, stream, told, length, seed=seed, checkpoint=checkpoint, inner=inner
+    )
+    saved = None if checkpoint is None else checkpoint.read()
+    if checkpoint is not None and saved is not None:
+        training.check_fit(saved, checkpoint)
     interrupted = False
     store = pyro.get_param_store()
     with seeded(seed), store.scope() as state:
+        first = stream.first()
+        whole = first if batches is None else on_all(batches, args, kwargs, first, (model, guide))
+        ours = isinstance(loss, DivergenceLoss)
         if isinstance(loss, DivergenceLoss):
-            examine(model, guide, args, kwargs, loss)
+            loss.reset()
+            training.set_up(lambda: examine(model, guide, first.args, first.kwargs, loss))
 
         def so_far() -> FitResult:
             params = {name: store[name].detach().clone() for name in store}
             return FitResult(
                 guide=FittedGuide(guide, state),
-                losses=torch.tensor(losses, dtype=torch.float64),
-                params={**_plain_parameters(model, guide), **params},
+                losses=torch.tensor(training.losses, dtype=torch.float64),
+                params={**_plain_values(model, guide), **params},
                 model=model,
                 loss=loss,
-                args=args,
-                kwargs=kwargs,
+                args=whole.args,
+                kwargs=whole.kwargs,
                 seed=seed,
                 versions=versions(),
-                seconds=time.perf_counter() - started,
+                seconds=training.seconds,
                 interrupted=interrupted,
+                epochs=stream.epoch,
             )
 
-        stepper = Stepper(model, guide, loss, optim or Adam({"lr": 0.01}), on_nonfinite)
-        watch = _effective_size(model, guide, loss, args, kwargs) if progress else None
-        with progress_bar(steps, watch) as advance:
+        training.set_up_inner(first)
+        told.before_fit(model, guide, stepper.parameters)
+        if checkpoint is not None and saved is not None:
+            if not ours:  # its first call makes parameters and counts plates
+                training.set_up(lambda: loss.loss(model, guide, *first.args, **first.kwargs))
+            training.load_state_dict(saved, checkpoint)
+        watch = _effective_size(model, guide, loss, first) if progress else None
+        total = _steps_in_all(length, stream)
+        with progress_bar(total, watch, done=len(training.losses), epochs=length.epochs) as advance:
             try:
-                for step in range(steps):
-                    losses.append(stepper(step, args, kwargs))
-                    advance(losses[-1])
-                    told = StepInfo(step, losses[-1], stepper.parameters)
-                    wishes = [callback(told) for callback in callbacks]  # all of them are told
-                    if any(wishes):
-                        break
+                training.run(advance)
             except KeyboardInterrupt:
                 interrupted = True
             except NonFiniteLoss as error:
                 state.update(store.get_state())  # an error leaves the scope without doing so
                 error.result = so_far()
                 raise
-        for callback in callbacks:
-            if hasattr(callback, "finish"):
-                callback.finish()
+        told.finish()
         return so_far()
 
 
-def _check_arguments(loss: Any, steps: Any, seed: Any, on_nonfinite: Any) -> None:
+def _checked_length(steps: Any, epochs: Any, batches: Any) -> Length:
+    for name, value in (("steps", steps), ("epochs", epochs)):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int) or value < 0
+        ):
+            raise InvalidArgument(f"{name}={value!r} must be a non-negative integer.")
+    if steps is not None and epochs is not None:
+        raise InvalidArgument(
+            f"steps={steps} and epochs={epochs} exclude each other; give the one that counts."
+        )
+    if epochs is not None and batches is None:
+        raise InvalidArgument(
+            f"epochs={epochs} counts passes over batches, and there are none; give batches=, or "
+            "steps= instead."
+        )
+    if steps is None and epochs is None:
+        return Length(_STEPS, None)
+    return Length(steps, epochs)
+
+
+def _check_arguments(loss: Any, seed: Any, on_nonfinite: Any, checkpoint: Any) -> None:
     if not isinstance(loss, ELBO):
         raise InvalidArgument(
             f"loss={loss!r} is not a loss. Pass an instance, for instance ReverseKL() or "
             "ForwardKL(num_particles=32)."
         )
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise InvalidArgument(f"steps={steps!r} must be a non-negative integer.")
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise InvalidArgument(f"seed={seed!r} must be an integer.")
     if on_nonfinite not in ("raise", "skip", "backoff"):
         raise InvalidArgument(
             f"on_nonfinite={on_nonfinite!r} must be 'raise', 'skip' or 'backoff'."
         )
+    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+        raise InvalidArgument(f"checkpoint={checkpoint!r} is none; pass Checkpoint(path).")
+
+
+def _steps_in_all(length: Length, stream: Stream) -> int | None:
+    if length.epochs is None or stream.batches_per_epoch is None:
+        return length.steps
+    return length.epochs * stream.batches_per_epoch
 
 
 def _effective_size(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
-    loss: ELBO,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    model: Callable[..., Any], guide: Callable[..., Any], loss: ELBO, call: Call
 ) -> Callable[[], float] | None:
     """A look at the effective sample size that leaves the random states as they are."""
     if not isinstance(loss, DivergenceLoss):
         return None
 
     def look() -> float:
-        with seeded(None):
-            return loss.effective_share(model, guide, *args, **kwargs)
+        with seeded(None), evaluating(model, guide):
+            return loss.effective_share(model, guide, *call.args, **call.kwargs)
 
     return look
 
 
-def _plain_parameters(*modules: Any) -> dict[str, Tensor]:
+def _plain_values(model: Callable[..., Any], guide: Callable[..., Any]) -> dict[str, Tensor]:
     """Constrained values of the parameters of modules that Pyro's param store does not know."""
     local = pyro.settings.get("module_local_params")
-    params: dict[str, Tensor] = {}
-    for module in modules:
+    values: dict[str, Tensor] = {}
+    known: set[Tensor] = set()
+    for label, module in (("model", model), ("guide", guide)):
         if not isinstance(module, torch.nn.Module):
             continue
         if isinstance(module, pyro.nn.PyroModule) and not local:
             continue
-        for name, _ in module.named_parameters():
-            name = name.removesuffix("_unconstrained")
-            params[name] = attrgetter(name)(module).detach().clone()
-    return params
+        for raw, p in module.named_parameters():
+            if p not in known:
+                known.add(p)
+                name = raw.removesuffix("_unconstrained")
+                value = attrgetter(name)(module).detach().clone()
+                values[f"{label}.{name}" if name in values else name] = value
+    return values

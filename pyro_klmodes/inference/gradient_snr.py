@@ -7,14 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyro
 import torch
-from pyro import poutine
 from pyro.infer import ELBO
 from torch import Tensor
 
 from pyro_klmodes.errors import InvalidArgument
-from pyro_klmodes.inference.isolation import seeded
+from pyro_klmodes.inference.gradients import frozen_parameters
 
 __all__ = ["GradientSNR", "gradient_snr"]
 
@@ -131,77 +129,20 @@ def gradient_snr(
         >>> found.guide, bool((found.snr["loc"] - 4.0).abs() < 3 * found.snr_error["loc"])
         (('loc',), True)
     """
-    if not isinstance(loss, ELBO):
-        raise InvalidArgument(f"loss={loss!r} is not a loss; pass an instance such as ReverseKL().")
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 2:
         raise InvalidArgument(f"repeats={repeats!r} must be an integer of at least 2.")
-    store = pyro.get_param_store()
-    # in a scope, so that parameters that a first run makes do not stay
-    with seeded(seed), store.scope(store.get_state()):
-        params = _parameters(model, guide, loss, args, kwargs)
-        if not params:
-            raise InvalidArgument("neither guide nor model has a parameter with a gradient.")
-        of_guide = _names(guide, args, kwargs)
-        before = {name: p.grad for name, p in params.items()}
-        mean = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in params.items()}
+    with frozen_parameters(model, guide, loss, args, kwargs, seed) as frozen:
+        mean = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in frozen.params.items()}
         square = {name: torch.zeros_like(m) for name, m in mean.items()}
-        try:
-            for count in range(1, repeats + 1):
-                for name, g in _gradients(model, guide, loss, args, kwargs, params).items():
-                    change = g - mean[name]
-                    mean[name] += change / count
-                    square[name] += change * (g - mean[name])  # Welford (1962)
-        finally:
-            for name, p in params.items():
-                p.grad = before[name]
+        for count in range(1, repeats + 1):
+            for name, g in frozen.gradient().items():
+                change = g - mean[name]
+                mean[name] += change / count
+                square[name] += change * (g - mean[name])  # Welford (1962)
     return GradientSNR(
         mean=mean,
         sd={name: (s / (repeats - 1)).sqrt() for name, s in square.items()},
         repeats=repeats,
-        guide=tuple(n for n in params if n in of_guide),
-        model=tuple(n for n in params if n not in of_guide),
+        guide=frozen.guide,
+        model=frozen.model,
     )
-
-
-def _parameters(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
-    loss: ELBO,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> dict[str, Tensor]:
-    """Unconstrained parameters that a step would touch."""
-    with poutine.trace(param_only=True) as tracer:
-        loss.loss(model, guide, *args, **kwargs)
-    params = {n: s["value"].unconstrained() for n, s in tracer.trace.nodes.items()}
-    known = set(params.values())
-    for module in (model, guide):
-        if isinstance(module, torch.nn.Module):
-            params.update((n, p) for n, p in module.named_parameters() if p not in known)
-    return {n: p for n, p in params.items() if p.requires_grad}
-
-
-def _names(guide: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> set[str]:
-    with poutine.trace(param_only=True) as tracer, torch.no_grad():
-        guide(*args, **kwargs)
-    names = set(tracer.trace.nodes)
-    if isinstance(guide, torch.nn.Module):
-        names.update(name for name, _ in guide.named_parameters())
-    return names
-
-
-def _gradients(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
-    loss: ELBO,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    params: Mapping[str, Tensor],
-) -> dict[str, Tensor]:
-    for p in params.values():
-        p.grad = None
-    loss.loss_and_grads(model, guide, *args, **kwargs)
-    return {
-        name: (torch.zeros_like(p) if p.grad is None else p.grad).detach().double()
-        for name, p in params.items()
-    }

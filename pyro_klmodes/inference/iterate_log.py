@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,6 +54,16 @@ class IterateLog:
             kept = [i for i, s in enumerate(self._steps) if s % self._every == 0]
             self._rows = [self._rows[i] for i in kept]
             self._steps = [self._steps[i] for i in kept]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, in tensors."""
+        return {"rows": self.since(0), "steps": list(self._steps), "every": self._every}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remember what was saved."""
+        self._rows = list(state["rows"])
+        self._steps = list(state["steps"])
+        self._every = state["every"]
 
     def since(self, start: int) -> Tensor:  # (T, P + 1)
         """Parameters of the steps from ``start`` on; the last column is the loss."""

@@ -75,12 +75,14 @@ class FitResult:
         params: constrained values of all parameters by name.
         model: the model.
         loss: the loss object.
-        args: positional arguments that model and guide were called with.
+        args: positional arguments that model and guide are called with now. For a fit on
+            minibatches those for all data where they are at hand, see ``fit``.
         kwargs: keyword arguments likewise.
         seed: what the generators were seeded with.
         versions: of Python, torch, Pyro and this package.
         seconds: wall-clock time.
         interrupted: whether it ended before its last step.
+        epochs: how many passes over the batches were finished; None for a fit without batches.
     """
 
     guide: FittedGuide
@@ -94,6 +96,7 @@ class FitResult:
     versions: Mapping[str, str] = field(repr=False)
     seconds: float
     interrupted: bool = False
+    epochs: int | None = None
 
     @property
     def steps(self) -> int:

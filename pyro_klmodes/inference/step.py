@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
 from pyro import poutine
 from pyro.infer import ELBO
-from pyro.optim import PyroOptim
 from torch import Tensor
 
 from pyro_klmodes.errors import NonFiniteLoss
+from pyro_klmodes.inference.batches import Call
+from pyro_klmodes.inference.optimizers import Optimizers
 
-__all__ = ["OnNonfinite", "Stepper"]
+__all__ = ["OnNonfinite", "Stepper", "plain_parameters"]
 
 OnNonfinite = Literal["raise", "skip", "backoff"]
 
@@ -34,13 +35,13 @@ class Stepper:
         model: Callable[..., Any],
         guide: Callable[..., Any],
         loss: ELBO,
-        optim: PyroOptim,
+        optimizers: Optimizers,
         on_nonfinite: OnNonfinite,
     ) -> None:
         self.model = model
         self.guide = guide
         self.loss = loss
-        self.optim = optim
+        self.optimizers = optimizers
         self.on_nonfinite = on_nonfinite
         self.bad_steps = 0
         self.before: dict[Tensor, Tensor] = {}
@@ -50,52 +51,90 @@ class Stepper:
         """The unconstrained parameters of the last step by name."""
         return self.touched
 
-    def __call__(self, step: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+    def __call__(
+        self, where: str, call: Call, chosen: Callable[[Tensor], bool] | None = None
+    ) -> float:
         """Take a step; the loss, or NaN if it was skipped.
+
+        Args:
+            where: the step, for messages.
+            call: what model and guide are called with.
+            chosen: which parameters to move; all of them if None.
 
         Raises:
             NonFiniteLoss: naming the step, if that is what is wanted, or nothing else helps.
         """
         with poutine.trace(param_only=True) as tracer:
             try:
-                value = _as_float(self.loss.loss_and_grads(self.model, self.guide, *args, **kwargs))
+                value = _as_float(
+                    self.loss.loss_and_grads(self.model, self.guide, *call.args, **call.kwargs)
+                )
                 problem = "" if math.isfinite(value) else f"the loss is {value}"
             except NonFiniteLoss as error:
                 value, problem = math.nan, str(error)
         params = {
             site["name"]: site["value"].unconstrained() for site in tracer.trace.nodes.values()
         }
-        known = set(params.values())
-        for module in (self.model, self.guide):
-            if isinstance(module, torch.nn.Module):
-                params.update((n, p) for n, p in module.named_parameters() if p not in known)
+        params.update(plain_parameters(self.model, self.guide, params))
         self.touched = params
         problem = problem or _bad_gradient(params)
         if problem:
-            value = self._after_problem(step, problem, params.values())
+            value = self._after_problem(where, problem + _bad_arguments(call), params.values())
         else:
             self.bad_steps = 0
             if self.on_nonfinite == "backoff":
                 self.before = {p: p.detach().clone() for p in params.values()}
-            self.optim([p for p in params.values() if p.grad is not None])
+            if chosen is None:
+                self.optimizers(params)
+            else:
+                self.optimizers({name: p for name, p in params.items() if chosen(p)})
         for p in params.values():
             p.grad = None
         return value
 
-    def _after_problem(self, step: int, problem: str, params: Iterable[Tensor]) -> float:
+    def _after_problem(self, where: str, problem: str, params: Iterable[Tensor]) -> float:
         self.bad_steps += 1
         if self.on_nonfinite == "raise" or self.bad_steps > _PATIENCE:
             often = f" ({self.bad_steps} times in a row)" if self.bad_steps > 1 else ""
-            raise NonFiniteLoss(f"step {step}{often}: {problem}")
+            raise NonFiniteLoss(f"{where}{often}: {problem}")
         if self.on_nonfinite == "backoff":
             with torch.no_grad():
                 for p in params:
                     if p in self.before:
                         p.copy_(self.before[p])
-            for inner in self.optim.optim_objs.values():
-                for group in inner.param_groups:
-                    group["lr"] *= 0.5
+            self.optimizers.halve_rates()
         return math.nan
+
+    def state_dict(self, params: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What a later step depends on, with parameters by name."""
+        return {
+            "bad_steps": self.bad_steps,
+            "before": {name: self.before[p] for name, p in params.items() if p in self.before},
+            "touched": list(self.touched),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], params: Mapping[str, Tensor]) -> None:
+        """Go on from a saved state."""
+        self.bad_steps = state["bad_steps"]
+        self.before = {params[name]: value for name, value in state["before"].items()}
+        self.touched = {name: params[name] for name in state["touched"]}
+
+
+def plain_parameters(
+    model: Callable[..., Any], guide: Callable[..., Any], known: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Parameters of modules that Pyro has not been told of, under names that are not taken."""
+    found: dict[str, Tensor] = {}
+    tensors = set(known.values())
+    for label, module in (("model", model), ("guide", guide)):
+        if not isinstance(module, torch.nn.Module):
+            continue
+        for name, p in module.named_parameters():
+            if p not in tensors:
+                tensors.add(p)
+                taken = name in known or name in found
+                found[f"{label}.{name}" if taken else name] = p
+    return found
 
 
 def _as_float(value: Any) -> float:
@@ -105,7 +144,26 @@ def _as_float(value: Any) -> float:
     return float(value)
 
 
+def _bad_arguments(call: Call) -> str:
+    """Which tensors of a batch are not finite themselves; found behind a loss that is not."""
+    named = {f"argument {i}": x for i, x in enumerate(call.args)} | {
+        f"argument '{name}'": x for name, x in call.kwargs.items()
+    }
+    counts = {
+        name: int((~torch.isfinite(x)).sum()) for name, x in named.items() if isinstance(x, Tensor)
+    }
+    return "".join(
+        f" Of what model and guide were called with, {name} has {count} of {named[name].numel()} "
+        "entries that are not finite."
+        for name, count in counts.items()
+        if count
+    )
+
+
 def _bad_gradient(params: dict[str, Tensor]) -> str:
+    gradients = [p.grad for p in params.values() if p.grad is not None]
+    if not gradients or math.isfinite(sum(float(g.sum()) for g in gradients)):
+        return ""
     for name, p in params.items():
         if p.grad is not None and not bool(torch.isfinite(p.grad).all()):
             return f"the gradient of parameter '{name}' is not finite (value {p.detach()})"

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
 
 from pyro_klmodes.diagnostics.iterates import iterate_average
 from pyro_klmodes.errors import InvalidArgument
-from pyro_klmodes.inference.fit import StepInfo
+from pyro_klmodes.inference.callbacks import StepInfo
 from pyro_klmodes.inference.iterate_log import IterateLog, checked_whole
 
 __all__ = ["StopWhenConverged"]
+
+#: what it says about the last look
+_SEEN = ("converged", "stationary_since", "rhat", "mcse", "ess")
 
 
 class StopWhenConverged:
@@ -96,6 +103,15 @@ class StopWhenConverged:
         self.ess = 0.0
         self._log = IterateLog()
 
+    def before_fit(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        parameters: Callable[[], Mapping[str, Tensor]],
+    ) -> None:
+        """Begin a fit: forget another one."""
+        self._begin()
+
     def __call__(self, info: StepInfo) -> bool:
         """Look at a step; true if the fit should end."""
         if info.step == 0:  # of another fit, perhaps
@@ -120,6 +136,17 @@ class StopWhenConverged:
             self.mcse = float((average.mcse / average.mean.abs().clamp(min=1)).max())
             self.ess = float(average.ess.min())
             self.converged = self.mcse <= self.tolerance and self.ess >= self.min_ess
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the iterates, and what was last seen in them."""
+        seen = {name: getattr(self, name) for name in _SEEN}
+        return {"seen": seen, "log": self._log.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        for name in _SEEN:
+            setattr(self, name, state["seen"][name])
+        self._log.load_state_dict(state["log"])
 
     @property
     def words(self) -> str:

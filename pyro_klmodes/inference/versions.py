@@ -16,7 +16,7 @@ def versions() -> dict[str, str]:
 
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "pyro-ppl": pyro.__version__,
         "pyro-klmodes": __version__,
     }
