@@ -5,6 +5,7 @@ from models import (
     bimodal,
     conjugate_normal,
     correlated_gaussian,
+    deep_markov,
     discrete_noisy_or,
     eight_modes,
     eight_schools,
@@ -12,6 +13,7 @@ from models import (
     gaussian_pair,
     heavy_tail,
     hierarchical_radon,
+    linear_vae,
     logistic_regression,
     mixture_small,
 )
@@ -36,4 +38,9 @@ FACTORIES = {
     "correlated_gaussian": correlated_gaussian.problem,
     "hierarchical_radon": hierarchical_radon.problem,
     "logistic_regression": logistic_regression.problem,
+    "linear_vae": linear_vae.problem,
+    "linear_deep_markov": deep_markov.linear_problem,
 }
+
+# Latents of every datum, dozens to hundreds in all: for encoders, too many for a joint guide.
+FOR_ENCODERS = frozenset({"linear_vae", "linear_deep_markov"})
