@@ -1,4 +1,4 @@
-"""The command line: ``python -m pyro_klmodes compare MODEL``, also installed as ``klmodes``."""
+"""The command line: ``python -m pyro_klmodes`` with ``compare`` or ``train``, or ``klmodes``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pyro_klmodes.entries import Failed, Fitted, Outcome, Settings
 from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.model_spec import Target, load_target
 from pyro_klmodes.named_choices import OWN, guides_named, losses_named
+from pyro_klmodes.training import train
 
 __all__ = ["main"]
 
@@ -46,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @click.group(no_args_is_help=False)
 def _commands() -> None:
     """Choose the divergence of a variational fit in Pyro."""
+
+
+_commands.add_command(train)
 
 
 @_commands.command("compare")

@@ -17,7 +17,7 @@ from typing import Any
 from pyro_klmodes.entries import Moments, Reference
 from pyro_klmodes.errors import InvalidArgument
 
-__all__ = ["Target", "did_you_mean", "load_target"]
+__all__ = ["Target", "call", "did_you_mean", "find", "load_target"]
 
 DEFAULT_ATTRIBUTE = "problem"
 
@@ -68,22 +68,37 @@ def load_target(spec: str) -> Target:
     Raises:
         InvalidArgument: If the module or the attribute does not exist or cannot be loaded.
     """
-    place, _, attribute = spec.partition(":")
-    attribute = attribute or DEFAULT_ATTRIBUTE
-    module = _module_from_file(Path(place)) if place.endswith(".py") else _module(place)
-    found = _attribute(module, attribute, place)
+    attribute, found = find(spec, DEFAULT_ATTRIBUTE)
     if attribute != DEFAULT_ATTRIBUTE and not attribute.endswith(f"_{DEFAULT_ATTRIBUTE}"):
         return Target(name=attribute, model=found)
+    problem = call(spec, attribute, found)
+    return _target_from(problem, spec)
+
+
+def find(spec: str, default: str) -> tuple[str, Callable[..., Any]]:
+    """The attribute that is named after the colon, or the default one, and what it is.
+
+    Raises:
+        InvalidArgument: If the module or the attribute does not exist or cannot be loaded.
+    """
+    place, _, attribute = spec.partition(":")
+    attribute = attribute or default
+    module = _module_from_file(Path(place)) if place.endswith(".py") else _module(place)
+    return attribute, _attribute(module, attribute, place)
+
+
+def call(spec: str, attribute: str, found: Callable[..., Any]) -> Any:
+    """What the user's function returns, called without arguments.
+
+    Raises:
+        InvalidArgument: If it raises, whatever that is: the message is for the user.
+    """
     try:
-        problem = found()
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # whatever the user's function raises, the message is for the user
+        return found()
+    except (Exception, SystemExit) as error:
         raise InvalidArgument(
             f"{spec}: calling {attribute}() failed: {_describe(error)}"
         ) from error
-    return _target_from(problem, spec)
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

@@ -20,8 +20,10 @@ from pyro_klmodes import (
     ForwardKL,
     Renyi,
     ReverseKL,
+    ScoreClimbing,
     TailAdaptive,
     Thermodynamic,
+    WakeSleep,
     guides,
 )
 from pyro_klmodes.errors import InvalidArgument
@@ -59,6 +61,8 @@ def known_losses() -> dict[str, Callable[[], Any]]:
         "forward_kl_tempered": partial(ForwardKL, num_particles=MANY, weights="tempered"),
         "iwae": partial(IWAE, num_particles=FEW),
         "cubo": partial(CUBO, num_particles=MANY),
+        "wake_sleep": partial(WakeSleep, num_particles=FEW),
+        "score_climbing": partial(ScoreClimbing, num_particles=FEW),
         "tail_adaptive": partial(TailAdaptive, num_particles=MANY),
         "thermodynamic": partial(Thermodynamic, TEMPERATURES, num_particles=MANY),
         "jensen_shannon": partial(FDivergence, f_functions.jensen_shannon, num_particles=MANY),

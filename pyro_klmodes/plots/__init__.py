@@ -1,4 +1,4 @@
-"""The figures of a comparison, one per file, for light and for dark pages.
+"""The figures of a comparison and of a training, one per file, for light and for dark pages.
 
 This folder is the only one that imports matplotlib. ArviZ computes intervals and densities (through
 `inference_data`); the drawing is done here on figures of their own, so nothing touches the caller's
@@ -10,8 +10,10 @@ from pyro_klmodes.plots.density import density
 from pyro_klmodes.plots.evidence import evidence
 from pyro_klmodes.plots.forest import forest
 from pyro_klmodes.plots.khat import khat
+from pyro_klmodes.plots.learning import learning
 from pyro_klmodes.plots.modes import modes
 from pyro_klmodes.plots.pair import pair
+from pyro_klmodes.plots.pictures import pictures
 from pyro_klmodes.plots.theme import DARK, LIGHT, Theme
 from pyro_klmodes.plots.training import training
 
@@ -23,8 +25,10 @@ __all__ = [
     "evidence",
     "forest",
     "khat",
+    "learning",
     "modes",
     "pair",
+    "pictures",
     "png",
     "training",
 ]

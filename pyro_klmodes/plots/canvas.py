@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from pyro_klmodes.entries import Fitted
 from pyro_klmodes.plots.theme import Look, Theme
 
-__all__ = ["grid_of_panels", "legend", "new_figure", "png", "tidy"]
+__all__ = ["WIDTH", "grid_of_panels", "legend", "new_figure", "png", "tidy"]
 
 DPI = 160
 WIDTH = 8.0

@@ -9,7 +9,7 @@ from pyro_klmodes.entries import Results
 from pyro_klmodes.plots.canvas import grid_of_panels, legend
 from pyro_klmodes.plots.theme import LIGHT, Theme, looks
 
-__all__ = ["training"]
+__all__ = ["running_median", "training"]
 
 
 def training(results: Results, *, theme: Theme = LIGHT) -> Figure | None:
@@ -37,7 +37,7 @@ def training(results: Results, *, theme: Theme = LIGHT) -> Figure | None:
         for fit in kept:
             if fit.loss == name:
                 look = by_label[fit.label]
-                steps, smooth = _running_median(fit.training)
+                steps, smooth = running_median(fit.training)
                 panel.plot(steps, smooth, color=look.colour, linestyle=look.line, lw=1.6)
         panel.set_title(name or "loss", fontsize=10)
         panel.set_xlabel("step")
@@ -45,7 +45,7 @@ def training(results: Results, *, theme: Theme = LIGHT) -> Figure | None:
     return figure
 
 
-def _running_median(
+def running_median(
     values: np.ndarray,  # (steps,), NaN where a step was skipped
 ) -> tuple[np.ndarray, np.ndarray]:
     """A median over a fiftieth of the run: a single wild step does not set the scale."""

@@ -225,3 +225,35 @@ def test_skipped_steps_leave_no_hole_in_the_loss():
     (line,) = panel.lines
     assert np.isfinite(line.get_ydata()).all()
     assert 10 not in line.get_xdata()
+
+
+def test_a_training_is_drawn_with_its_bound_and_the_exact_value():
+    losses = np.array([5.0, np.nan, 3.0, 2.0])
+    steps, bounds = np.array([2, 4]), np.array([-3.0, -2.0])
+    left, right = plots.learning(losses, steps, bounds, 0 * bounds, exact=-1.5).axes
+
+    (line,) = left.lines
+    np.testing.assert_allclose(line.get_xydata(), [[1, 5], [3, 3], [4, 2]])
+    np.testing.assert_allclose(right.lines[0].get_xydata(), [[2, -3], [4, -2]])
+    assert list(right.lines[1].get_ydata()) == [-1.5, -1.5]
+
+
+def test_pictures_and_their_reconstructions_are_above_one_another():
+    shown = np.linspace(0, 1, 5 * 6).reshape(5, 2, 3)
+    (panel,) = plots.pictures(shown, 1 - shown, columns=3).axes
+
+    mosaic = np.ma.filled(panel.images[0].get_array(), np.nan)
+    assert mosaic.shape == (4 * 3 - 1, 3 * 4 - 1)  # a pixel between two of them
+    for number, picture in enumerate(shown):
+        row, column = divmod(number, 3)
+        across = slice(4 * column, 4 * column + 3)
+        np.testing.assert_allclose(mosaic[6 * row : 6 * row + 2, across], picture)
+        np.testing.assert_allclose(mosaic[6 * row + 3 : 6 * row + 5, across], 1 - picture)
+    assert np.isfinite(mosaic).sum() == 2 * shown.size
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK])
+def test_a_picture_goes_from_the_colour_of_the_page_to_that_of_the_text(theme):
+    (panel,) = plots.pictures(np.array([[[0.0, 1.0]]]), columns=4, theme=theme).axes
+    image = panel.images[0]
+    assert [to_hex(image.cmap(image.norm(v))) for v in (0.0, 1.0)] == [theme.page, theme.ink]
