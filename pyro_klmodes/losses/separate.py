@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pyro_klmodes import objectives
+from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.estimators import Auto, Estimator, auto
 from pyro_klmodes.losses.base import DivergenceLoss
 from pyro_klmodes.objectives import Objective
@@ -30,7 +31,8 @@ class Separate(DivergenceLoss):
         vectorize_particles: whether particles share one run.
 
     Raises:
-        InvalidArgument: if ``model`` is no lower bound, or for too few particles.
+        InvalidArgument: if one of them is no objective, ``model`` is no lower bound, or for too few
+            particles.
 
     Example:
         >>> from pyro_klmodes import objectives
@@ -50,6 +52,13 @@ class Separate(DivergenceLoss):
         max_plate_nesting: int | None = None,
         vectorize_particles: bool = True,
     ) -> None:
+        for name, value in (("guide", guide), ("model", model)):
+            if not isinstance(value, Objective):
+                raise InvalidArgument(
+                    f"{name}={type(value).__name__} is not one of pyro_klmodes.objectives, such as "
+                    "objectives.ReverseKL() or objectives.PowerMean(0.0), the importance-weighted "
+                    "bound."
+                )
         super().__init__(
             objectives.Separate(guide, model),
             num_particles=num_particles,

@@ -22,7 +22,8 @@ from pyro_klmodes.tracing.handlers import Cut
 from pyro_klmodes.tracing.layout import Layout
 from pyro_klmodes.tracing.runs import Pair
 from pyro_klmodes.tracing.sampling import sample
-from pyro_klmodes.tracing.sleep import Rebind, check_sees_data, sleep_log_density
+from pyro_klmodes.tracing.sleep import Rebind, sleep_log_density
+from pyro_klmodes.tracing.sleep_checks import check_binding
 
 __all__ = ["WakeSleep"]
 
@@ -31,7 +32,7 @@ _BOUNDS = {"iwae": objectives.PowerMean(0.0), "elbo": objectives.PowerMean(1.0)}
 
 
 class WakeSleep(DivergenceLoss):
-    r"""A weighted sum of three phases, each of which trains one side of the pair only:
+    r"""A weighted sum of three phases, each of which trains one side of the pair:
 
     .. math::
         \text{wake-}\theta:&\; -\log \tfrac1K \sum_k w_k
@@ -50,7 +51,8 @@ class WakeSleep(DivergenceLoss):
     In a local plate the weights are per datum; minibatches count for all data. Sleep simulates with
     the plates and the minibatch of the call, gives the guide the simulated data in the place of the
     observed ones, and evaluates it at the simulated latents. Elements that a mask takes out stay as
-    they are observed. ``poutine.scale`` on latent sites has no part in a dream.
+    they are observed. ``poutine.scale`` on latent sites has no part in a dream. A parameter that
+    model and guide share is trained by the phases of both.
 
     Args:
         num_particles: K of wake-theta, and of wake-phi if that has no number of its own.
@@ -66,7 +68,8 @@ class WakeSleep(DivergenceLoss):
         broad: a guide for it; None for the model's prior.
         bind: position or name of the argument that holds the data, by observed site, where it is
             not found by itself; or a function ``bind(data, *args, **kwargs)`` that returns the
-            arguments of a call with other data, for guides that read them in more than one form.
+            arguments of a call with other data as ``(args, kwargs)``, for guides that read them in
+            more than one form: a series and the same backwards, say.
         max_plate_nesting: depth of the deepest plate, found by itself if None.
         vectorize_particles: whether particles share one run.
 
@@ -74,10 +77,13 @@ class WakeSleep(DivergenceLoss):
         parts: the value of every phase in the last call, by name; without those of weight zero.
 
     Raises:
-        InvalidArgument: for numbers out of range. At the first step: if the data are not among the
-            arguments, or the guide ignores them, so that it would learn the prior.
-        UnsupportedStructure: in sleep, for ``pyro.factor`` and for ``poutine.scale`` on data: the
-            model that is simulated would be another one than that of inference.
+        InvalidArgument: for numbers out of range. At the first step of sleep: if the data are not
+            among the arguments, or transformed between argument and site, or if the guide ignores
+            them, so that it would learn the prior.
+        UnsupportedStructure: in sleep, where the model that is simulated would be another one than
+            that of inference, or the guide would see real data: for ``pyro.factor``,
+            ``poutine.scale`` on data, distributions that read the data (teacher forcing),
+            minibatches with repeated elements or with latents outside of their plate.
         NoDensity: at the first step, if the guide has no density at given values.
 
     Source: Hinton, Dayan, Frey and Neal (1995); Bornschein and Bengio (2015); Le, Kosiorek,
@@ -200,7 +206,7 @@ class WakeSleep(DivergenceLoss):
         layout = self._layout(pair)
         self._require_density(pair, layout)
         if not layout.reads_data:
-            check_sees_data(pair, self.bind)
+            check_binding(pair, self.bind)
             layout.reads_data = True
         dreams = [sleep_log_density(pair, self.bind) for _ in range(self.num_simulations)]
         return -torch.stack(dreams).mean()

@@ -129,12 +129,14 @@ def rebound(
 
 
 def _search(site: str, seen: Observed, tensors: Sequence[tuple[Path, Tensor]]) -> tuple[Slot, ...]:
-    same = tuple(Slot(path) for path, x in tensors if x is seen.value)
-    if same:
-        return same
-    views = tuple(slot for path, x in tensors if (slot := _view(path, x, seen.value)) is not None)
-    if views:
-        return views
+    # all that share its memory: a guide may read the data by another argument than the model
+    shared = tuple(
+        slot
+        for path, x in tensors
+        if (slot := Slot(path) if x is seen.value else _view(path, x, seen.value)) is not None
+    )
+    if shared:
+        return shared
     equal = tuple(slot for path, x in tensors if (slot := _equal(path, x, seen)) is not None)
     if len(equal) > 1:
         raise InvalidArgument(
@@ -172,7 +174,7 @@ def _equal(path: Path, x: Tensor, seen: Observed) -> Slot | None:
     for name, dim in seen.plates.items():
         axis = value.dim() - seen.event_dim + dim
         index = seen.indices.get(name)
-        if index is None or axis < 0 or x.shape[axis] == value.shape[axis]:
+        if index is None or axis < 0:
             continue
         if index.numel() != value.shape[axis] or int(index.max()) >= x.shape[axis]:
             return None

@@ -33,6 +33,7 @@ class Dream:
         data: simulated values of the observed sites; elements that are masked out stay as observed.
         observed: what the call observes really.
         indices: of the minibatch, by name of the subsampled plate.
+        trace: of the run.
     """
 
     latents: Mapping[str, Tensor]
@@ -40,6 +41,7 @@ class Dream:
     data: Mapping[str, Tensor]
     observed: Mapping[str, Observed]
     indices: Mapping[str, Tensor]
+    trace: Trace
 
 
 def dream(pair: Pair) -> Dream:
@@ -80,6 +82,7 @@ def dream(pair: Pair) -> Dream:
         data={n: _masked_as_observed(trace.nodes[n], seen) for n, seen in anew.observed.items()},
         observed=anew.observed,
         indices={n: s["value"] for n, s in trace.nodes.items() if site_is_subsample(s)},
+        trace=trace,
     )
 
 

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
-import torch
-from pyro import poutine
 from torch import Tensor
 
-from pyro_klmodes.errors import InvalidArgument, ModelGuideMismatch, NonFiniteLoss
-from pyro_klmodes.tracing.binding import Bind, find_slots, rebound
+from pyro_klmodes.errors import (
+    InvalidArgument,
+    ModelGuideMismatch,
+    NonFiniteLoss,
+    UnsupportedStructure,
+)
+from pyro_klmodes.tracing.binding import Bind, Slot, find_slots, rebound
 from pyro_klmodes.tracing.dream import Dream, dream
-from pyro_klmodes.tracing.guide_inverse import GuideInverse, name_of
+from pyro_klmodes.tracing.guide_inverse import GuideInverse
 from pyro_klmodes.tracing.handlers import is_delta, is_latent
 from pyro_klmodes.tracing.observed import parameter_names
 from pyro_klmodes.tracing.particles import Single
-from pyro_klmodes.tracing.randomness import same_random_state
+from pyro_klmodes.tracing.plates import plates_of
 from pyro_klmodes.tracing.runs import Pair, run_guide
 from pyro_klmodes.tracing.terms import guide_terms
 
-__all__ = ["Rebind", "check_sees_data", "sleep_log_density"]
+__all__ = ["Rebind", "asleep_of", "score", "sleep_log_density", "slots_of"]
 
 #: from simulated data by site, and the arguments of a call, to the arguments of another
 Rebind = Callable[..., tuple[Sequence[Any], dict[str, Any]]]
@@ -41,61 +43,69 @@ def sleep_log_density(pair: Pair, bind: Bind | Rebind) -> Tensor:
         UnsupportedStructure, NotDefined: see ``dream``.
     """
     dreamt = dream(pair)
-    return _score(_rebound(pair, dreamt, bind), dreamt)
+    return score(asleep_of(pair, dreamt, bind), dreamt)
 
 
-@same_random_state()
-@poutine.block()
-def check_sees_data(pair: Pair, bind: Bind | Rebind) -> None:
-    """Refuse a guide whose density does not depend on the simulated data.
-
-    It depends on them if their gradient exists, also where that is zero for now; or, for data
-    without gradients, if the density of the same latents is another one given other data.
-
-    Raises:
-        InvalidArgument: naming the guide.
-    """
-    first = dream(pair)
-    leaves = {n: x.clone().requires_grad_(x.is_floating_point()) for n, x in first.data.items()}
-    with torch.enable_grad():
-        density = _score(_rebound(pair, replace(first, data=leaves), bind), first)
-        inputs = [x for x in leaves.values() if x.requires_grad]
-        if density.requires_grad and inputs:
-            found = torch.autograd.grad(density, inputs, allow_unused=True)
-            if any(g is not None for g in found):
-                return
-    with torch.no_grad():
-        others = (dream(pair) for _ in range(2))
-        densities = [_score(_rebound(pair, other, bind), first) for other in others]
-    if all(torch.equal(d, density.detach()) for d in densities):
-        raise InvalidArgument(
-            f"sleep: guide {name_of(pair.guide)} ignores the simulated data of "
-            f"{', '.join(repr(site) for site in first.data)}: its density of the same latents is "
-            "the same whatever the data, so that sleep would teach it the prior. Use a guide that "
-            "reads its data from the arguments (an encoder, AutoAmortized); say by bind= where it "
-            "reads them; or use the wake phases only (sleep_phi=0)."
-        )
-
-
-def _rebound(pair: Pair, dreamt: Dream, bind: Bind | Rebind) -> Pair:
+def asleep_of(pair: Pair, dreamt: Dream, bind: Bind | Rebind) -> Pair:
     """The pair with the simulated data in the place of its own."""
     if callable(bind):
-        args, kwargs = bind(dict(dreamt.data), *pair.args, **pair.kwargs)
-        return Pair(pair.model, pair.guide, tuple(args), kwargs)
+        call = bind(dict(dreamt.data), *pair.args, **pair.kwargs)
+        match call:
+            case (tuple() | list() as args, dict() as kwargs):
+                return Pair(pair.model, pair.guide, tuple(args), kwargs)
+        raise InvalidArgument(
+            "bind=: the function must return a pair, the positional arguments as a tuple and the "
+            f"others as a dict, for instance ((x,), {{}}); it returned {type(call).__name__}."
+        )
+    slots = slots_of(pair, dreamt, bind)
+    args, kwargs = rebound(pair.args, pair.kwargs, slots, dreamt.data)
+    return Pair(pair.model, pair.guide, args, kwargs)
+
+
+def slots_of(pair: Pair, dreamt: Dream, bind: Bind) -> dict[str, tuple[Slot, ...]]:
+    """Where the observed sites have their data from, all of them.
+
+    Raises:
+        InvalidArgument: naming a site whose data are not among the arguments.
+        UnsupportedStructure: for minibatches that cannot be written in the place of real ones.
+    """
     names = parameter_names(pair.model)
     slots = find_slots(dreamt.observed, pair.args, pair.kwargs, bind, names)
     for site, found in slots.items():
         if not found:
             raise InvalidArgument(
                 f"sleep: observed site '{site}' has its data from no argument of the model, so the "
-                "guide cannot be given simulated ones. Pass the data as an argument, or say which "
-                f'argument they come from by bind={{"{site}": position or name}}.'
+                "guide cannot be given simulated ones. Pass the data as an argument; or bind=, a "
+                "function bind(data, *args, **kwargs) that returns the arguments of a call with "
+                "the simulated data."
             )
-    args, kwargs = rebound(pair.args, pair.kwargs, slots, dreamt.data)
-    return Pair(pair.model, pair.guide, args, kwargs)
+        _check_rows(site, found, dreamt)
+    return slots
 
 
-def _score(pair: Pair, dreamt: Dream) -> Tensor:
+def _check_rows(site: str, slots: Sequence[Slot], dreamt: Dream) -> None:
+    """A minibatch must be written as it is read, and be all that the latents depend on."""
+    seen = dreamt.observed[site]
+    if not any(slot.rows for slot in slots):
+        return
+    for plate, index in seen.indices.items():
+        if index.unique().numel() < index.numel():
+            raise UnsupportedStructure(
+                f"sleep: the minibatch of plate '{plate}' has an element twice, which cannot have "
+                "two simulated values. Draw minibatches without replacement."
+            )
+    for plate in sorted(seen.subsampled):
+        for name in dreamt.latents:
+            if plate not in plates_of(dreamt.trace.nodes[name]):
+                raise UnsupportedStructure(
+                    f"sleep: latent site '{name}' is outside of subsampled plate '{plate}', and a "
+                    "guide that reads all data would see real ones beside the simulated. Use the "
+                    "full data, or the wake phases only (sleep_phi=0)."
+                )
+
+
+def score(pair: Pair, dreamt: Dream) -> Tensor:
+    """Scalar log-density of the guide, called as the pair says, at the latents of a dream."""
     at = {**dreamt.indices, **dreamt.latents}
     trace = run_guide(pair, Single(), at, detach=False).trace
     drawn = {n: s for n, s in trace.nodes.items() if is_latent(s)}
@@ -110,7 +120,7 @@ def _score(pair: Pair, dreamt: Dream) -> Tensor:
             )
         at = inverse(at, None, inverse.nesting)
         trace = run_guide(pair, Single(), at, detach=False).trace
-    terms = guide_terms(trace)
+    terms = guide_terms(trace, model=dreamt.trace)
     total: Any = 0.0
     for term in terms:
         log_prob = term.log_prob.sum() * math.prod(term.ratios.values())

@@ -70,3 +70,8 @@ def test_other_estimators_of_the_guide(estimator):
 def test_an_upper_bound_is_refused_for_the_model():
     with pytest.raises(InvalidArgument, match="no lower bound on the evidence"):
         Separate(objectives.ReverseKL(), objectives.PowerMean(-1.0, sign=1))
+
+
+def test_losses_are_no_objectives():
+    with pytest.raises(InvalidArgument, match="guide=ForwardKL is not one of pyro_klmodes.obj"):
+        Separate(ForwardKL(8), objectives.ReverseKL())
