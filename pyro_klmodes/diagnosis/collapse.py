@@ -47,7 +47,9 @@ def collapse(
 
     The information is compared over M data: it is biased down as an estimate for the population
     behind the data, and never above ``log M``. Where model and guide draw minibatches, M is at most
-    the minibatch. The prior is taken to be the same for all data.
+    the minibatch. The prior is taken to be the same for all data. Sites some of whose draws
+    ``obs_mask`` replaces are left out of the information, and data without any latent that counts
+    are left out altogether.
 
     Args:
         source: what ``fit`` returned, a pair (model, guide), or a ``pyro.infer.SVI``.

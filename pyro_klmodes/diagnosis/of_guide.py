@@ -94,7 +94,7 @@ def diagnose_guide(
     shift = worst_shift(moments)
     trusted = elsewhere.trusted if log_evidence is None else TrustedEvidence(log_evidence)
     with posterior.scope():
-        weights, finer = decided(seen.data, weights, trusted, seed)
+        weights, finer = decided(seen.data, seen.draws, weights, trusted, seed)
     judged = verdict(
         weights, trusted, shift, shift_beyond(moments, weights.effective_draws, elsewhere.moments)
     )

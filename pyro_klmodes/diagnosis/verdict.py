@@ -97,7 +97,8 @@ def verdict(
 
     1. A guide that leaves out a mode fits well where it draws. Where the exact evidence is known,
        or an estimate that does not come from the guide, an estimate that falls short of it by more
-       than four standard errors and 0.01 is "misses mass". So are moments of the weighted draws
+       than chance and 0.01 is "misses mass"; chance is four standard errors and half a squared one,
+       as much as the bias that was taken out of the estimate. So are moments of the weighted draws
        that differ by more than 0.25 standard deviations or 25 % from those of draws that reach
        beyond the guide.
     2. Weights are well behaved if Pareto k-hat is at most its limit for this number of draws,
@@ -219,5 +220,8 @@ def _shortfall(weights: WeightSummary, trusted: TrustedEvidence | None) -> tuple
     """By how much the evidence is short of the trusted one, and how much may be chance."""
     if trusted is None or weights.log_evidence is None:
         return math.nan, math.nan
-    error = math.hypot(weights.log_evidence_error or 0.0, trusted.error)
-    return trusted.value - weights.log_evidence, SHORT_IN_ERRORS * error
+    own = weights.log_evidence_error or 0.0
+    # The bias of own^2 / 2 that the estimate was rid of is itself estimated: as much again counts
+    # as chance. It is next to nothing where the error is small.
+    chance = SHORT_IN_ERRORS * math.hypot(own, trusted.error) + 0.5 * own**2
+    return trusted.value - weights.log_evidence, chance

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_klmodes.weights import effective_sample_size, khat_threshold, log_evidence, pareto_khat
+from pyro_klmodes.diagnosis.cell_evidence import CellEvidence
+from pyro_klmodes.weights import effective_sample_size, khat_threshold, pareto_khat
 
 __all__ = ["WeightSummary", "summarise_weights"]
 
@@ -26,7 +27,8 @@ class WeightSummary:
         num_draws: S.
         cells: Number of cells of the local plates, 1 for one joint weight.
         bad_cells: Number of cells whose k-hat is above the limit.
-        log_evidence: Estimate of the log evidence, None if the draws saw a minibatch only.
+        log_evidence: Estimate of the log evidence, without its bias of second order; None if the
+            draws saw a minibatch only.
         log_evidence_error: Its standard error.
     """
 
@@ -49,8 +51,11 @@ def summarise_weights(
     """Reliability and evidence from log-weights.
 
     With local plates the evidence is a product over their cells, so its logarithm is estimated as
-    ``sum_c log mean_s w_sc`` with standard error ``sqrt(sum_c se_c^2)``. The joint weight
-    ``prod_c w_sc`` has the same mean, but its spread grows exponentially with the number of cells.
+    ``sum_c (log mean_s w_sc + se_c^2 / 2)`` with standard error ``sqrt(sum_c se_c^2)``. A logarithm
+    of a mean falls short by half its squared error in expectation (delta method), which over
+    thousands of cells may come to more than the error of their sum, hence the second term. The
+    joint weight ``prod_c w_sc`` has the same mean, but its spread grows exponentially with the
+    number of cells.
 
     Args:
         log_w: Log-weights of S draws, one column per cell of the local plates.
@@ -67,7 +72,7 @@ def summarise_weights(
     """
     cells = log_w.double().reshape(log_w.shape[0], -1)
     whole_data = scale == 1.0
-    estimates, errors = log_evidence(cells)
+    evidence = CellEvidence.of(cells)
     effective = effective_sample_size(cells)
     # Weights that are constant have no tail to fit, and nothing could be better.
     constant = effective > CONSTANT * len(cells)
@@ -81,6 +86,6 @@ def summarise_weights(
         num_draws=len(cells),
         cells=cells.shape[1],
         bad_cells=int((~(k_hats <= limit)).sum()),
-        log_evidence=float(estimates.sum()) + rest if whole_data else None,
-        log_evidence_error=float(errors.square().sum().sqrt()) if whole_data else None,
+        log_evidence=evidence.value + rest if whole_data else None,
+        log_evidence_error=evidence.error if whole_data else None,
     )

@@ -206,3 +206,47 @@ def test_what_cannot_be_asked():
             collapse(pair, args=(data(),), **wrong)
     with pytest.raises(InvalidArgument, match="two to tell"):
         collapse(pair, args=(torch.ones(1),))
+
+
+def partly_observed_pair(x, seen, spread):
+    """z of every datum, and a second latent that is observed for some of them."""
+
+    def model():
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x, obs_mask=seen)
+
+    def guide():
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+            pyro.sample("x_unobserved", dist.Normal(spread * x, 1.0))
+
+    return model, guide
+
+
+def test_what_obs_mask_replaces_says_nothing_about_the_data():
+    x, some = data(), torch.arange(N) % 2 == 0
+    found = collapse(partly_observed_pair(x, some, 0.0)).information
+    # the draws that were replaced are far apart, and of no posterior
+    other = collapse(partly_observed_pair(x, some, 50.0)).information
+    assert abs(found.value - exact_information(x, 0.5, 0.5**0.5)) < 0.03
+    assert abs(other.value - exact_information(x, 0.5, 0.5**0.5)) < 0.03
+
+
+def test_data_without_a_latent_of_their_own_are_none():
+    x, seen = data(), torch.arange(N) < 100
+
+    def model():
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", N):
+            pyro.sample("x", dist.Normal(mu, 1.0), obs=x, obs_mask=seen)
+
+    def guide():
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", N):
+            pyro.sample("x_unobserved", dist.Normal(mu, 1.0))
+
+    found = collapse((model, guide))
+    assert found.num_data == N - 100
+    assert found.information is None
+    assert "no latents in common" in str(found.notes)
