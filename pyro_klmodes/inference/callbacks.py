@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.inference.calling import shown
+from pyro_klmodes.inference.checkpoint import Checkpoint
 
 __all__ = ["Callbacks", "StepInfo"]
 
@@ -42,7 +44,7 @@ class Callbacks:
     """
 
     def __init__(self, callbacks: Iterable[Callable[[StepInfo], object]]) -> None:
-        self.each = tuple(callbacks)
+        self.each = _checked(callbacks)
         self.ended_by: list[str] = []
 
     def before_fit(
@@ -100,6 +102,26 @@ class Callbacks:
     def _ends(self, answers: list[tuple[Any, object]]) -> bool:
         self.ended_by += [_name(callback) for callback, wish in answers if wish]
         return bool(self.ended_by)
+
+
+def _checked(callbacks: Any) -> tuple[Any, ...]:
+    if not isinstance(callbacks, Iterable) or isinstance(callbacks, str | Mapping):
+        name = type(callbacks).__name__
+        raise InvalidArgument(
+            f"callbacks is an object of type {name}; pass a list of callbacks, callbacks=[...]."
+        )
+    each = tuple(callbacks)
+    for number, callback in enumerate(each):
+        if isinstance(callback, Checkpoint):
+            raise InvalidArgument(
+                f"callbacks[{number}] is a Checkpoint, which is none; pass it as checkpoint=."
+            )
+        if not callable(callback) or isinstance(callback, type):
+            raise InvalidArgument(
+                f"callbacks[{number}] is {shown(callback)}; a callback is a function of a "
+                "StepInfo, or an object that can be called with one."
+            )
+    return each
 
 
 def _name(callback: Any) -> str:

@@ -39,6 +39,10 @@ class Checkpoint:
     is read. What batches remember beyond that must be in a ``state_dict()`` of theirs; a mid-epoch
     place is found again by running through the epoch's first batches.
 
+    A fit is recognised by the names of model, guide and parameters, their shapes, the loss, the
+    optimizer with its settings, the seed and the number of batches. The data are not looked at:
+    whether they are still the same is for the caller to see to.
+
     A file is replaced only by a complete new one (written beside it, flushed to disk, renamed), so
     that a process that is killed at any moment leaves a good one behind. Two processes must not
     write to one path at the same time.

@@ -10,8 +10,10 @@ from torch import Tensor
 from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.inference.batches import check_batches, is_one_shot
 from pyro_klmodes.inference.callbacks import StepInfo
-from pyro_klmodes.inference.held_out import held_out_bound
+from pyro_klmodes.inference.held_out import held_out_bound, refuse_shared_latents
+from pyro_klmodes.inference.isolation import seeded
 from pyro_klmodes.inference.iterate_log import checked_whole
+from pyro_klmodes.inference.stream import Stream
 
 __all__ = ["Evaluate", "Evaluation"]
 
@@ -105,9 +107,15 @@ class Evaluate:
         guide: Callable[..., Any],
         parameters: Callable[[], Mapping[str, Tensor]],
     ) -> None:
-        """Begin a fit: forget the looks of another one."""
+        """Begin a fit: forget the looks of another one.
+
+        Raises:
+            InvalidArgument: for a latent that several batches share, rather than at the first look.
+        """
         self._pair = model, guide
         self.records = []
+        with seeded(None):  # a loader draws when it is begun
+            refuse_shared_latents(model, guide, Stream(self.batches, self.args, self.kwargs))
 
     def __call__(self, info: StepInfo) -> None:
         """Look after a step, if there are no epochs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 from typing import Any, Literal
@@ -12,10 +13,16 @@ from pyro.infer import ELBO
 from pyro.optim import Adam, PyroOptim
 from torch import Tensor
 
-from pyro_klmodes.errors import InvalidArgument, NonFiniteLoss
+from pyro_klmodes.errors import InvalidArgument, KLModesWarning, NonFiniteLoss
 from pyro_klmodes.inference.aggressive import AggressiveInference, check_inner
 from pyro_klmodes.inference.batches import Call, check_batches, on_all
 from pyro_klmodes.inference.callbacks import Callbacks, StepInfo
+from pyro_klmodes.inference.calling import (
+    check_pair,
+    check_positional,
+    check_signatures,
+    shown,
+)
 from pyro_klmodes.inference.check import examine
 from pyro_klmodes.inference.checkpoint import Checkpoint
 from pyro_klmodes.inference.isolation import seeded
@@ -23,6 +30,7 @@ from pyro_klmodes.inference.modules import evaluating
 from pyro_klmodes.inference.optimizers import Optimizers
 from pyro_klmodes.inference.progress import progress_bar
 from pyro_klmodes.inference.result import FitResult, FittedGuide
+from pyro_klmodes.inference.shared_latents import shared_latent
 from pyro_klmodes.inference.step import Stepper
 from pyro_klmodes.inference.stream import Stream
 from pyro_klmodes.inference.training import Length, Training
@@ -55,15 +63,20 @@ def fit(
     r"""Minimise a loss over the parameters of guide and model by stochastic gradients.
 
     The fit runs in a param store of its own, and all random states are restored after it: two fits
-    in one process give bitwise what they give in two. The pair is checked before the first step.
-    Ctrl-C returns what was fitted so far.
+    of functions give in one process bitwise what they give in two. Modules are trained in place,
+    wherever they are (autoguides, networks that model or guide hold or are methods of): a second
+    fit goes on from where the first one left them, and moves the guide of the first result too.
+    Build new networks for every fit that is to be compared. The pair is checked before the first
+    step. Ctrl-C returns what was fitted so far.
 
     ``batches`` is anything that can be iterated over anew for every epoch. Model and guide are
     called with each batch: a tensor is their first argument, a tuple or list their first
     arguments, a dict is keywords; ``args`` and ``kwargs`` follow. Indices are wrapped by
     ``by_index(sampler)`` and given as ``subsample=``. Lists are checked to their end before the
     first step, anything else batch by batch. A ``DataLoader`` shuffles by torch's generator, which
-    is seeded here.
+    is seeded here. Latents that all batches share, outside of the plate of the data, need to be
+    told how many data there are, by ``pyro.plate("data", N, subsample=index)``; a model that takes
+    each batch for all data is warned of.
 
     Args:
         model: a Pyro model.
@@ -112,6 +125,10 @@ def fit(
         NonFiniteLoss: naming site and step; ``error.result`` holds the fit up to that step.
         KLModesError: whatever ``check`` finds wrong with the pair.
 
+    Warns:
+        KLModesWarning: before the first step, naming latent and plate, if several batches share a
+            latent and each of them is taken for all data.
+
     Example:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from pyro.infer.autoguide import AutoNormal
@@ -142,7 +159,9 @@ def fit(
         (100, torch.Size([100]), True)
     """
     length = _checked_length(steps, epochs, batches)
-    _check_arguments(loss, seed, on_nonfinite, checkpoint)
+    _check_arguments(loss, seed, on_nonfinite, checkpoint, args)
+    check_pair(model, guide)
+    check_positional(args)
     if batches is not None:
         check_batches(batches, epochs)
     check_inner(inner, batches)
@@ -162,11 +181,14 @@ def fit(
     store = pyro.get_param_store()
     with seeded(seed), store.scope() as state:
         first = stream.first()
+        check_signatures(model, guide, first, batches=batches)
         whole = first if batches is None else on_all(batches, args, kwargs, first, (model, guide))
         ours = isinstance(loss, DivergenceLoss)
         if isinstance(loss, DivergenceLoss):
             loss.reset()
             training.set_up(lambda: examine(model, guide, first.args, first.kwargs, loss))
+
+        _warn_of_shared_latent(model, guide, stream)
 
         def so_far() -> FitResult:
             params = {name: store[name].detach().clone() for name in store}
@@ -226,11 +248,15 @@ def _checked_length(steps: Any, epochs: Any, batches: Any) -> Length:
     return Length(steps, epochs)
 
 
-def _check_arguments(loss: Any, seed: Any, on_nonfinite: Any, checkpoint: Any) -> None:
+def _check_arguments(
+    loss: Any, seed: Any, on_nonfinite: Any, checkpoint: Any, args: tuple[Any, ...]
+) -> None:
     if not isinstance(loss, ELBO):
+        late = any(isinstance(x, ELBO) for x in args)
         raise InvalidArgument(
-            f"loss={loss!r} is not a loss. Pass an instance, for instance ReverseKL() or "
+            f"loss={shown(loss)} is not a loss. Pass an instance, for instance ReverseKL() or "
             "ForwardKL(num_particles=32)."
+            + (" The order is fit(model, guide, loss, *data, optim=...)." if late else "")
         )
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise InvalidArgument(f"seed={seed!r} must be an integer.")
@@ -239,7 +265,25 @@ def _check_arguments(loss: Any, seed: Any, on_nonfinite: Any, checkpoint: Any) -
             f"on_nonfinite={on_nonfinite!r} must be 'raise', 'skip' or 'backoff'."
         )
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
-        raise InvalidArgument(f"checkpoint={checkpoint!r} is none; pass Checkpoint(path).")
+        raise InvalidArgument(f"checkpoint={shown(checkpoint)} is none; pass Checkpoint(path).")
+
+
+def _warn_of_shared_latent(
+    model: Callable[..., Any], guide: Callable[..., Any], stream: Stream
+) -> None:
+    shared = shared_latent(model, guide, stream)
+    if shared is None or shared.scaled:
+        return
+    warnings.warn(
+        f"batches: latent '{shared.latent}' is outside of plate '{shared.plate}', which is as long "
+        "as one batch. Each batch is taken for all data, and the fit leads to the posterior of one "
+        "batch, which is too wide. Say how many data there are: "
+        f'pyro.plate("{shared.plate}", N, subsample=index) in the model (and in the guide, if it '
+        "has the plate), and batches=by_index(sampler). This is fine only where every batch is a "
+        f"data set by itself, with a '{shared.latent}' of its own.",
+        KLModesWarning,
+        stacklevel=3,
+    )
 
 
 def _steps_in_all(length: Length, stream: Stream) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +14,13 @@ from torch import Tensor
 
 from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.inference.gradients import frozen_parameters
+from pyro_klmodes.inference.sizes_of_terms import sizes_of_terms
+from pyro_klmodes.tracing.runs import Pair
 
 __all__ = ["FrozenGradient", "frozen_gradient"]
+
+#: how many roundings, each of about eps times the size of a term, may add up in one gradient
+_OPERATIONS = 4
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,7 @@ class FrozenGradient:
         mean: means of the gradient.
         mean_error: their standard errors, from the means of consecutive batches.
         batches: number of batches.
+        rounding: how far from zero a sum of the terms of the gradient may be by rounding alone.
         guide: names of the guide's parameters.
         model: names of the model's.
     """
@@ -32,13 +39,24 @@ class FrozenGradient:
     mean: Mapping[str, Tensor] = field(repr=False)
     mean_error: Mapping[str, Tensor] = field(repr=False)
     batches: int
+    rounding: Mapping[str, Tensor] = field(repr=False)
     guide: tuple[str, ...]
     model: tuple[str, ...]
 
     @property
     def ratio(self) -> dict[str, Tensor]:
-        """``mean / mean_error`` of every element, NaN where there is no gradient at all."""
-        return {name: self.mean[name] / self.mean_error[name] for name in self.mean}
+        """``mean / mean_error`` of every element, NaN where there is no gradient at all.
+
+        Where the error is less than the rounding, that is taken in its place: a gradient without
+        noise, such as that of ``estimators.doubly`` at the posterior, is what rounding leaves.
+        """
+        found = {}
+        for name, mean in self.mean.items():
+            error = self.mean_error[name]
+            none = (mean == 0) & (error == 0)
+            ratio = mean / torch.maximum(error, self.rounding[name])
+            found[name] = ratio.masked_fill(none, math.nan)
+        return found
 
     @property
     def p_value(self) -> float:
@@ -92,6 +110,9 @@ def frozen_gradient(
     fit is off its optimum by the noise of its last steps, which enough ``repeats`` find too: look
     at the size of the mean, not at the p-value alone.
 
+    A gradient whose terms cancel is zero up to rounding only. Ratios are to no less than some
+    machine epsilons of what the sites of model and guide add to it, in absolute value at one draw.
+
     Parameters, random states, ``.grad`` and the chains of the loss are left as they were. For a
     finished fit call it inside of ``result.scope()``.
 
@@ -144,11 +165,16 @@ def frozen_gradient(
                     total[name] += g
             for name, g in total.items():
                 means[name].append(g / (repeats // batches))
+        sizes = sizes_of_terms(Pair(model, guide, args, kwargs), frozen.params)
     stacked = {name: torch.stack(found) for name, found in means.items()}
     return FrozenGradient(
         mean={name: x.mean(0) for name, x in stacked.items()},
         mean_error={name: x.std(0) / batches**0.5 for name, x in stacked.items()},
         batches=batches,
+        rounding={
+            name: _OPERATIONS * torch.finfo(frozen.params[name].dtype).eps * size
+            for name, size in sizes.items()
+        },
         guide=frozen.guide,
         model=frozen.model,
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.inference.calling import shown
 from pyro_klmodes.inference.fused import Fused
 
 __all__ = ["Optimizers"]
@@ -37,7 +38,7 @@ class Optimizers:
         for prefix, each in self.groups.items():
             if not isinstance(prefix, str) or not isinstance(each, PyroOptim):
                 raise InvalidArgument(
-                    f"optim={each!r} is not an optimizer of pyro.optim, such as "
+                    f"optim={shown(each)} is not an optimizer of pyro.optim, such as "
                     'pyro.optim.Adam({"lr": 1e-3}), or a dict of them by beginning of the '
                     "parameters' names."
                 )

@@ -69,6 +69,11 @@ class FittedGuide:
 class FitResult:
     """A finished (or interrupted) fit.
 
+    ``losses`` and ``params`` are copies and stay. Modules are trained in place and not copied:
+    another fit of the same networks, as parts of the model or of the guide, goes on from where this
+    one left them and moves this result's guide and model too. Build new networks for every fit that
+    is to be compared.
+
     Attributes:
         guide: the guide with its fitted parameters.
         losses: the loss of every step; NaN where a step was skipped.
@@ -97,6 +102,12 @@ class FitResult:
     seconds: float
     interrupted: bool = False
     epochs: int | None = None
+
+    def __repr__(self) -> str:
+        epochs = "" if self.epochs is None else f", epochs={self.epochs}"
+        ended = ", interrupted" if self.interrupted else ""
+        loss = type(self.loss).__name__
+        return f"FitResult({loss}, steps={self.steps}{epochs}, seed={self.seed}{ended})"
 
     @property
     def steps(self) -> int:

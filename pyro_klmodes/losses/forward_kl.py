@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -147,6 +148,17 @@ class ForwardKL(DivergenceLoss):
 
     def _needs_sites(self, layout: Layout) -> bool:
         return self.distilled is not None or super()._needs_sites(layout)
+
+    def _differentiable(self, pair: Pair) -> Tensor:
+        before = self.epsilon
+        finite = False
+        try:
+            loss = super()._differentiable(pair)
+            finite = math.isfinite(float(loss.detach()))
+        finally:
+            if not finite:  # draws that give no step do not let the likelihood in either
+                self.epsilon = before
+        return loss
 
     def _value(self, draws: Draws, layout: Layout) -> Tensor:
         if self.distilled is None:

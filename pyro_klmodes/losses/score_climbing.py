@@ -60,15 +60,23 @@ class ScoreClimbing(DivergenceLoss):
     What is left is *adaptation bias*. The kernel changes with the parameters, and a chain needs
     several visits to forget where it stood. Learning rates that do not fall, rare visits and chains
     that hardly move make it large: for a skew normal of log standard deviation .22, four particles
-    at the constant rate 0.1 end at .06, and those of ``ForwardKL`` at .13. (A chain's first step
-    is that of ``ForwardKL``.) ``renewal`` and ``ages`` tell how fast chains move, and
-    ``frozen_gradient`` whether the end of a fit is where the gradient vanishes: it goes on with the
-    chains while the parameters stand still. Let learning rates fall, and take more particles where
-    few cells move or weights have heavy tails.
+    at the constant rate 0.1 end at .06, and those of ``ForwardKL`` at .13. (With ``"cis"`` a
+    chain's first step is that of ``ForwardKL``.) ``renewal`` and ``ages`` tell how fast chains
+    move, and ``frozen_gradient`` whether the end of a fit is where the gradient vanishes: it goes
+    on with the chains while the parameters stand still. Let learning rates fall, and take more
+    particles where few cells move or weights have heavy tails.
 
     Chains are kept by index: subsample with ``pyro.plate("data", N, subsample=index)`` or
     ``subsample_size``. Evaluation (``loss``, ``draws``) leaves them alone, and does without them on
     other data than theirs.
+
+    To tell whether a cell still holds the data of its chain, a sum over what the model *observes*
+    in it is compared: the values of all observed sites in the local plates that no mask takes out.
+    Covariates and other arguments are not, because they may differ from step to step on purpose
+    (dropout, augmentation), and their rows need not be those of the plate. Rows in another order
+    are noticed by their observed values; where these are all equal, or none are in the local
+    plates, they are not, and every chain goes on with the covariates of another datum. Shuffle by
+    ``subsample=index``, never the arguments.
 
     Args:
         num_particles: S, at least 2, with the state.
@@ -77,8 +85,8 @@ class ScoreClimbing(DivergenceLoss):
         vectorize_particles: whether particles share one run.
 
     Raises:
-        InvalidArgument: for an unknown kernel or S < 2; at a step, if the data of a plate that is
-            not subsampled have changed, or ``subsample`` holds no indices.
+        InvalidArgument: for an unknown kernel or S < 2; at a step, if the observed values of a
+            plate that is not subsampled have changed, or ``subsample`` holds no indices.
         UnsupportedStructure: at a step, for latents both inside and outside of a subsampled plate,
             a guide that is random beyond the latents, or scales on some of its sites.
         NoDensity: at a step, if the guide has no density at given values.

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import torch
 from pyro import poutine
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyro_klmodes.errors import UnsupportedStructure
@@ -15,7 +16,9 @@ from pyro_klmodes.tracing.cells import to_cells
 from pyro_klmodes.tracing.draws import Draws
 from pyro_klmodes.tracing.guide_inverse import GuideInverse, name_of
 from pyro_klmodes.tracing.handlers import is_latent
+from pyro_klmodes.tracing.masks import unmasked
 from pyro_klmodes.tracing.particles import Together
+from pyro_klmodes.tracing.randomness import same_random_state
 from pyro_klmodes.tracing.runs import Pair, run_guide, run_model
 from pyro_klmodes.tracing.terms import Term, guide_terms
 
@@ -89,10 +92,18 @@ class Prior(Broad):
 class BroadGuide(Broad):
     """A second guide, which is called as the first one and not trained.
 
+    It must draw nothing that does not follow from the latents, as a random scale of its own: its
+    density would be that of one such draw, not of the mixture over all. It masks what the first
+    one masks; what ``obs_mask`` replaces counts in neither.
+
     Args:
         guide: it draws every latent site of the model that the guide draws.
         pair: the model and guide.
         shape: how many particles share a run.
+
+    Raises:
+        UnsupportedStructure: by ``draw``, if it misses a latent, is random beyond them, or masks a
+            site other than the guide does.
     """
 
     def __init__(self, guide: Callable[..., Any], pair: Pair, shape: Together) -> None:
@@ -101,12 +112,24 @@ class BroadGuide(Broad):
 
     def draw(self, own: Draws) -> dict[str, Mapping[str, Any]]:
         """Run the broad guide."""
+        name = name_of(self.own.guide)
         with poutine.block():
             trace = run_guide(self.own, self.shape, own.indices, detach=True).trace
         sites = {n: s for n, s in trace.nodes.items() if is_latent(s) and n in own.values}
         missing = sorted(set(own.values) - set(sites))
         if missing:
-            refuse(f"{name_of(self.own.guide)} does not draw site '{missing[0]}'")
+            refuse(f"{name} does not draw site '{missing[0]}'")
+        with same_random_state():
+            beyond = GuideInverse.of(self.own).undetermined(sites)
+        if beyond:
+            refuse(f"site '{beyond[0]}' of {name} is random beyond the latents")
+        of_guide = {t.name: t.site for where, t in own.terms if where == "guide" and t.site}
+        for site, broad in sites.items():
+            if _masked_otherwise(of_guide[site], broad):
+                refuse(
+                    f"{name} masks site '{site}' other than the guide does, so that its density "
+                    "counts other elements. Put both under the same poutine.mask"
+                )
         return sites
 
     def log_density(self, draws: Draws, values: Mapping[str, Tensor]) -> Tensor:
@@ -114,4 +137,19 @@ class BroadGuide(Broad):
         with poutine.block(), torch.no_grad():
             at = GuideInverse.of(self.own)(values, self.shape.count, self.shape.nesting)
             trace = run_guide(self.own, self.shape, {**draws.indices, **at}, detach=True).trace
-            return self._cells(guide_terms(trace), draws)
+            return self._cells(guide_terms(trace, model=_model_trace(draws)), draws)
+
+
+def _model_trace(draws: Draws) -> Trace:
+    """The model's sites that draws were weighed with, which tell what ``obs_mask`` replaces."""
+    trace = Trace()
+    for where, term in draws.terms:
+        if where == "model" and term.site is not None:
+            trace.add_node(term.name, **term.site)
+    return trace
+
+
+def _masked_otherwise(site: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether the masks of two sites of the same values take out different elements."""
+    counts = [unmasked(s)[(...,) + (None,) * s["fn"].event_dim] for s in (site, other)]
+    return bool((counts[0] != counts[1]).any())

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_klmodes.errors import UnsupportedStructure
 from pyro_klmodes.tracing.cells import Cells, Run
 from pyro_klmodes.tracing.handlers import is_delta
-from pyro_klmodes.tracing.pointwise import unmasked
+from pyro_klmodes.tracing.masks import unmasked
 from pyro_klmodes.tracing.terms import Term
 
 __all__ = ["SiteDensity", "densities_by_site"]

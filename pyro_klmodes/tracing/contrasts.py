@@ -11,16 +11,17 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.errors import InvalidArgument, NoDensity
 from pyro_klmodes.tracing.cells import to_cells
 from pyro_klmodes.tracing.draws import Draws
 from pyro_klmodes.tracing.full_data import FullData
-from pyro_klmodes.tracing.handlers import is_delta, is_latent
+from pyro_klmodes.tracing.handlers import Cut, is_delta, is_latent
+from pyro_klmodes.tracing.masks import unmasked
+from pyro_klmodes.tracing.obs_mask import drawn_for, replaced
 from pyro_klmodes.tracing.particles import Single, Together
 from pyro_klmodes.tracing.plates import plates_of
-from pyro_klmodes.tracing.pointwise import unmasked
 from pyro_klmodes.tracing.randomness import same_random_state
-from pyro_klmodes.tracing.runs import GuideRun, run_guide
+from pyro_klmodes.tracing.runs import GuideRun, run, run_guide
 from pyro_klmodes.tracing.terms import Term, guide_terms
 
 __all__ = ["contrasts", "data_plate", "kept_data"]
@@ -71,7 +72,8 @@ def contrasts(
     The draws are moved along the plate, one step after the other, and the guide is evaluated at
     them; latents outside of the plate stay as they are, those inside move together. Minibatches are
     taken one after the other, and only data of the same one are compared. Data that are masked out
-    are left out.
+    are left out. So are sites some of whose draws ``obs_mask`` replaces: which of them are latent
+    differs between the data, so that their densities cannot be compared.
 
     Args:
         full: a pair.
@@ -81,7 +83,8 @@ def contrasts(
             data after it.
 
     Raises:
-        NoDensity: if the guide cannot be evaluated at given values.
+        NoDensity: if the guide cannot be evaluated at given values, or has no other site in the
+            plate than those that ``obs_mask`` replaces.
     """
     together = full.layout.vectorised and draws > 1
     count = draws if together else 1
@@ -110,14 +113,20 @@ class _Visit:
     drawn: GuideRun
     indices: Mapping[str, Tensor]
     kept: Tensor  # positions of the data that are not masked out
+    replaced: frozenset[str]  # sites some of whose draws were observed
 
     @classmethod
     def of(
         cls, full: FullData, plate: str, particles: Together | Single, indices: Mapping[str, Tensor]
     ) -> _Visit:
-        drawn = run_guide(full.pair, particles, indices, detach=True)
-        kept = _kept(guide_terms(drawn.trace, cut=True), plate)
-        return cls(full, plate, particles, drawn, {**indices, **drawn.indices}, kept)
+        traces = run(full.pair, particles=particles, cut=Cut.DRAWS, fixed=indices)
+        drawn = GuideRun(traces.guide, traces.indices, traces.model)
+        terms = guide_terms(drawn.trace, cut=True)
+        counts = {n: unmasked(s) for n, s in traces.model.nodes.items() if is_latent(s)}
+        kept = _kept(terms, plate, counts)
+        some = set(replaced(traces.model))
+        hidden = frozenset(t.name for t in terms if drawn_for(t.name, traces.model) in some)
+        return cls(full, plate, particles, drawn, {**indices, **drawn.indices}, kept, hidden)
 
     def contrasts(self, steps: int) -> Tensor:  # (particles, N, steps)
         return torch.stack([self._log_q(step) for step in range(steps)], -1)
@@ -127,7 +136,22 @@ class _Visit:
         moved = {n: self._moved(site, step) for n, site in _drawn(self.drawn.trace).items()}
         at = {**self.indices, **moved}
         trace = run_guide(self.full.pair, self.particles, at, detach=True).trace
-        return _of_plate(trace, self.plate, self.particles)[:, self.kept.roll(-step)]
+        return self._of_plate(trace)[:, self.kept.roll(-step)]
+
+    def _of_plate(self, trace: Trace) -> Tensor:  # (particles, N)
+        """Unmasked log-density of the sites in a plate, element by element."""
+        dim = self.particles.dim if isinstance(self.particles, Together) else None
+        parts: Sequence[Tensor] = [
+            to_cells(torch.as_tensor(t.score), dim, [t.plates[self.plate]])
+            for t in guide_terms(trace, cut=True)
+            if self.plate in t.plates and t.latent and t.name not in self.replaced
+        ]
+        if not parts:
+            raise NoDensity(
+                f"obs_mask replaces draws of every site in plate '{self.plate}' "
+                f"({sorted(self.replaced)}), so that the data have no latents in common"
+            )
+        return sum(parts[1:], start=parts[0])
 
     def _moved(self, site: Mapping[str, Any], step: int) -> Tensor:
         """The value of a site where every datum has that of the one ``step`` before it."""
@@ -144,28 +168,29 @@ def _drawn(trace: Trace) -> dict[str, Mapping[str, Any]]:
     return {n: s for n, s in trace.nodes.items() if is_latent(s) and not is_delta(s["fn"])}
 
 
-def _of_plate(trace: Trace, plate: str, particles: Together | Single) -> Tensor:  # (particles, N)
-    """Unmasked log-density of the sites in a plate, element by element."""
-    dim = particles.dim if isinstance(particles, Together) else None
-    parts: Sequence[Tensor] = [
-        to_cells(torch.as_tensor(t.score), dim, [t.plates[plate]])
-        for t in guide_terms(trace, cut=True)
-        if plate in t.plates and t.latent
-    ]
-    return sum(parts[1:], start=parts[0])
-
-
 def kept_data(draws: Draws, plate: str) -> Tensor:  # (N,)
     """Positions of the data that no mask takes out of the guide."""
-    return _kept([term for where, term in draws.terms if where == "guide"], plate)
+    counts = {t.name: _counts(t) for where, t in draws.terms if where == "model" and t.site}
+    return _kept([term for where, term in draws.terms if where == "guide"], plate, counts)
 
 
-def _kept(terms: Sequence[Term], plate: str) -> Tensor:  # (N,)
+def _kept(
+    terms: Sequence[Term],
+    plate: str,
+    model: Mapping[str, Tensor],  # which elements of the model's sites count
+) -> Tensor:  # (N,)
     inside = [t for t in terms if plate in t.plates and t.latent]
     keep = torch.zeros((), dtype=torch.bool)
     for term in inside:
-        assert term.site is not None
-        counts = unmasked(term.site) if term.counts is None else term.counts > 0
+        counts = _counts(term)
+        drawn = drawn_for(term.name, model)
+        if drawn is not None:  # obs_mask replaces the rest of them
+            counts = counts & model[drawn]
         dim = term.plates[plate]
         keep = keep | counts.movedim(dim, 0).reshape(counts.shape[dim], -1).any(1)
     return keep.nonzero()[:, 0]
+
+
+def _counts(term: Term) -> Tensor:
+    assert term.site is not None
+    return unmasked(term.site) if term.counts is None else term.counts > 0

@@ -20,6 +20,9 @@ class DataSums:
 
     The weights depend on site and position, so that data in another order have another sum.
 
+    Covariates are not in it: they may be noisy on purpose, and arguments need not be laid out as
+    the plates are.
+
     Attributes:
         sums: ``(*local)``, in double precision.
         rounding: ``(*local)``, below which two sums are the same.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pyro_klmodes.errors import UnsupportedStructure
 from pyro_klmodes.tracing.handlers import is_latent
+from pyro_klmodes.tracing.masks import unmasked
 from pyro_klmodes.tracing.plates import PARTICLES, plates_of, split_scale, subsampled
 from pyro_klmodes.tracing.terms import Term, model_term, scored_sites
 
@@ -182,8 +183,33 @@ def contract(factors: Mapping[str, Any], packed: Packed, scale: float = 1.0) -> 
         inside = {n: r for n, r in ratios.items() if n in plates}
         for tensor in tensors:
             log_prob = _unpack(tensor, layout)
-            terms.append(Term(name, log_prob, plates, scale, inside, latent=True, summed=joined))
+            counts = _counts(factors, set(layout.values()))
+            terms.append(
+                Term(
+                    name,
+                    log_prob,
+                    plates,
+                    scale,
+                    inside,
+                    latent=True,
+                    summed=joined,
+                    counts=counts,
+                )
+            )
     return terms
+
+
+def _counts(factors: Mapping[str, Any], dims: Collection[int]) -> Tensor | None:
+    """Where in some dimensions any of the data that are summed over together is not masked."""
+    found: Tensor | None = None
+    for site in factors.values():
+        if site["is_observed"]:
+            counts = unmasked(site)
+            for d in range(-counts.dim(), 0):
+                if d not in dims:
+                    counts = counts.any(d, keepdim=True)
+            found = counts if found is None else found | counts
+    return found
 
 
 def _unpack(

@@ -14,9 +14,9 @@ from pyro_klmodes.errors import NoDensity
 from pyro_klmodes.tracing.draws import Draws
 from pyro_klmodes.tracing.handlers import Cut, is_delta, is_latent
 from pyro_klmodes.tracing.layout import Layout
+from pyro_klmodes.tracing.masks import unmasked
 from pyro_klmodes.tracing.particles import Particles, Single, Together
 from pyro_klmodes.tracing.plates import plates_of
-from pyro_klmodes.tracing.pointwise import unmasked
 from pyro_klmodes.tracing.randomness import same_random_state
 from pyro_klmodes.tracing.runs import GuideRun, Pair, run, run_guide
 from pyro_klmodes.tracing.sampling import independent_sites, run_of, values_of

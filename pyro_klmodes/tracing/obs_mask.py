@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,10 @@ from pyro_klmodes.tracing.randomness import same_random_state
 __all__ = ["drawn_for", "partly_observed", "replaced"]
 
 
-def drawn_for(name: str, model: Trace) -> str | None:
+def drawn_for(
+    name: str,
+    model: Container[str],  # names of the model's sites
+) -> str | None:
     """The model's site of drawn values that a guide's site is about; None if it is no such site."""
     drawn = name.removesuffix("_unconstrained")  # what Pyro's autoguides draw beside the site
     partner = f"{drawn.removesuffix('_unobserved')}_observed"

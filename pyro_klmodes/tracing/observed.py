@@ -19,7 +19,7 @@ from pyro_klmodes.tracing.handlers import FixValues
 from pyro_klmodes.tracing.plates import subsampled
 from pyro_klmodes.tracing.randomness import same_random_state
 
-__all__ = ["Observed", "hiding", "is_data", "observed_sites", "parameter_names"]
+__all__ = ["Observed", "hiding", "is_data", "observed_sites", "parameter_names", "takes_keyword"]
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,20 @@ def hiding(model: Callable[..., Any], names: Collection[str]) -> Callable[..., A
 
 def parameter_names(model: Callable[..., Any]) -> list[str]:
     """Names of a model's positional parameters in order; empty if it does not tell."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p.name for p in _parameters(model) if p.kind in positional]
+
+
+def takes_keyword(model: Callable[..., Any], name: str) -> bool:
+    """Whether a model says that it has a parameter of that name."""
+    return any(p.name == name for p in _parameters(model) if p.kind is not p.POSITIONAL_ONLY)
+
+
+def _parameters(model: Callable[..., Any]) -> list[inspect.Parameter]:
     bare = poutine.unwrap(model)
     if isinstance(bare, torch.nn.Module):
         bare = bare.forward
     try:
-        parameters = inspect.signature(bare).parameters.values()
+        return list(inspect.signature(bare).parameters.values())
     except (TypeError, ValueError):
         return []
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

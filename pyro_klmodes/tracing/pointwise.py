@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from pyro.distributions import Independent, MaskedDistribution, Unit
+from pyro.distributions import Unit
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -21,13 +20,14 @@ from pyro_klmodes.tracing.enumeration import (
     refuse_subsampling_inside_sums,
 )
 from pyro_klmodes.tracing.handlers import is_latent
+from pyro_klmodes.tracing.masks import unmasked
 from pyro_klmodes.tracing.particles import Particles, Together
 from pyro_klmodes.tracing.plates import plates_of
 from pyro_klmodes.tracing.sites import SiteInfo
 from pyro_klmodes.tracing.terms import model_term, scored_sites
 from pyro_klmodes.tracing.visits import Piece
 
-__all__ = ["Likelihoods", "likelihoods", "unmasked"]
+__all__ = ["Likelihoods", "likelihoods"]
 
 
 @dataclass(frozen=True)
@@ -174,16 +174,6 @@ def _draws_first(x: Tensor, shape: tuple[int, ...], draws: int) -> Tensor:  # (d
     return x.reshape((lead.numel(), *x.shape[len(lead) :])).expand(draws, *shape)
 
 
-def unmasked(site: Mapping[str, Any]) -> Tensor:
-    """Which elements of the batch no mask takes out."""
-    fn = site["fn"]
-    keep = torch.ones(fn.batch_shape, dtype=torch.bool)
-    for mask in (site["mask"], _own_mask(fn)):
-        if mask is not None:
-            keep = keep & torch.as_tensor(mask, device="cpu")
-    return keep
-
-
 def _any_but(counts: Tensor, keep: set[int], particles: Particles) -> Tensor:
     """Whether anything counts, over all dimensions but some and the one of the draws."""
     if isinstance(particles, Together):
@@ -192,19 +182,3 @@ def _any_but(counts: Tensor, keep: set[int], particles: Particles) -> Tensor:
         if d not in keep:
             counts = counts.any(d, keepdim=True)
     return counts
-
-
-def _own_mask(fn: Any) -> Tensor | bool | None:
-    """The mask inside of a distribution; an event counts if any part of it does."""
-    if isinstance(fn, MaskedDistribution):
-        inside = _own_mask(fn.base_dist)
-        mask: Tensor | bool = fn._mask
-        return mask if inside is None else torch.as_tensor(mask) & torch.as_tensor(inside)
-    if isinstance(fn, Independent):
-        mask_in = _own_mask(fn.base_dist)
-        if mask_in is None:
-            return None
-        whole = torch.as_tensor(mask_in).expand(fn.base_dist.batch_shape)
-        events = fn.reinterpreted_batch_ndims
-        return whole.flatten(-events).any(-1) if events else whole
-    return None

@@ -18,7 +18,7 @@ from torch.distributions.transforms import (
     Transform,
 )
 
-from pyro_klmodes.tracing.pointwise import unmasked
+from pyro_klmodes.tracing.masks import unmasked
 from pyro_klmodes.tracing.terms import Term
 
 __all__ = ["PathAtLeaf", "path_at_leaf", "prior_path"]

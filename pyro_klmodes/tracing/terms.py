@@ -36,8 +36,8 @@ class Term:
         latent: whether it stands for random variables that the weights depend on by themselves.
         summed: of a term of several sites, those that an enumerated value joins, and which of
             them are latent.
-        counts: ones and zeros like ``log_prob``, which elements no mask takes out, where it was
-            put together from several sites; else the site tells.
+        counts: which elements no mask takes out, of the data where sites are summed over together,
+            and with the dimensions of ``log_prob`` or of one element; None where the site tells.
         site: the trace node, for messages.
         score: the log-density of the draw, without mask or scale, where it carries no path; else 0.
     """

@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from rich.console import Console
 
 from pyro_klmodes.errors import InvalidArgument, KLModesError, NonFiniteLoss
 from pyro_klmodes.inference import Checkpoint
-from pyro_klmodes.named_choices import losses_named
+from pyro_klmodes.named_choices import FEW, MANY, known_losses, losses_named
 from pyro_klmodes.training.files import write
-from pyro_klmodes.training.run import Settings, Trained, run
+from pyro_klmodes.training.run import Settings, Trained, minibatches, run
 from pyro_klmodes.training.show import summary_table
 from pyro_klmodes.training.task import Task, load_task
 
@@ -25,14 +26,18 @@ __all__ = ["named_loss", "train"]
 
 CHECKPOINT = "checkpoint.pt"
 FAILED, INTERRUPTED = 1, 130
+# renyi_<alpha> is not among the known ones
+PARTICLES_HELP = "Draws per datum. [default: {} for {}, {} for the others]".format(
+    FEW,
+    ", ".join(name for name, make in known_losses().items() if make().num_particles == FEW),
+    MANY,
+)
 
 
 @click.command("train")
 @click.argument("spec", metavar="MODEL")
 @click.option("--loss", "loss_name", default="reverse_kl", show_default=True, help="Its name.")
-@click.option(
-    "--particles", type=click.IntRange(min=1), help="Draws per datum. [default: the loss's]"
-)
+@click.option("--particles", type=click.IntRange(min=1), help=PARTICLES_HELP)
 @click.option("--epochs", type=click.IntRange(min=1), help="[default: the model's]")
 @click.option("--batch-size", type=click.IntRange(min=1), help="[default: the model's]")
 @click.option(
@@ -83,7 +88,7 @@ def train(
         seed=seed,
         held_out_particles=held_out_particles,
     )
-    task.train_batches(batch_size)  # refused before a folder is made
+    minibatches(task, loss, batch_size)  # refused before a folder is made
     folder = _folder(out or Path("build", "train", f"{_slug(task.name)}-{_slug(loss_name)}"))
     checkpoint = _checkpoint(folder, resume=resume)
     console = Console()
@@ -102,6 +107,15 @@ def train(
         raise click.ClickException(str(error)) from error
     except Exception as error:  # of the user's own model
         return _failed(f"training failed: {type(error).__name__}: {error}")
+    done = trained.result.epochs or 0
+    if done > settings.epochs:
+        console.print(
+            f"--epochs {settings.epochs}: the training in the folder has {done} epochs already; "
+            "nothing was added",
+            highlight=False,
+            soft_wrap=True,
+        )
+        settings = replace(settings, epochs=done)
     write(folder, task, settings, trained, _command(spec, settings, particles, folder))
     return _told(console, task, settings, trained, folder)
 
@@ -117,7 +131,10 @@ def named_loss(name: str, particles: int | None) -> Any:
         return make()
     if "num_particles" not in inspect.signature(make).parameters:
         raise InvalidArgument(f"--particles {particles}: {name} takes no number of particles")
-    return make(num_particles=particles)
+    try:
+        return make(num_particles=particles)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"--particles {particles}: {error}") from error
 
 
 def _folder(folder: Path) -> Path:
@@ -140,7 +157,18 @@ def _checkpoint(folder: Path, *, resume: bool) -> Checkpoint:
             f"{folder} already holds a training; go on with it by --resume, or choose another "
             "folder by --out"
         )
-    return Checkpoint(path)
+    return _InFolder(path)
+
+
+class _InFolder(Checkpoint):
+    """A checkpoint that speaks of options rather than of arguments."""
+
+    def problem(self, what: str) -> InvalidArgument:
+        return InvalidArgument(
+            f"cannot --resume from {self.path}: {what}. Nothing was overwritten; give the options "
+            "that the training was begun with, or choose another folder by --out and leave out "
+            "--resume"
+        )
 
 
 def _command(spec: str, settings: Settings, particles: int | None, folder: Path) -> str:

@@ -23,9 +23,11 @@ from pyro_klmodes.inference import (
     fit,
     held_out_bound,
 )
+from pyro_klmodes.inference.batches import ByIndex
+from pyro_klmodes.losses import ScoreClimbing
 from pyro_klmodes.training.task import Task
 
-__all__ = ["Settings", "Trained", "run"]
+__all__ = ["Settings", "Trained", "minibatches", "run"]
 
 #: draws per datum for a look between epochs; the look at the end has its own number
 LOOK = 50
@@ -71,6 +73,17 @@ class Trained:
     exact: float | None
 
 
+def minibatches(task: Task, loss: ELBO, batch_size: int | None) -> tuple[tuple[Tensor, ...], Any]:
+    """What model and guide are called with beside each batch, and the batches.
+
+    Raises:
+        InvalidArgument: if the data do not come as this loss, or this size, needs them.
+    """
+    if isinstance(loss, ScoreClimbing):  # keeps a chain for every datum
+        return task.train_by_index(batch_size)
+    return (), task.train_batches(batch_size)
+
+
 def run(
     task: Task,
     loss: ELBO,
@@ -93,17 +106,21 @@ def run(
     Raises:
         KLModesError: whatever is wrong with the pair, the data or the checkpoint.
     """
-    batches, test = task.train_batches(settings.batch_size), task.test_batches()
+    args, batches = minibatches(task, loss, settings.batch_size)
+    test = task.test_batches()
+    # a plate that knows its size scales a batch up to all data
+    loss_of = "all data" if isinstance(batches, ByIndex) else "per batch"
     evaluate = Evaluate(batches=test, num_particles=min(LOOK, settings.held_out_particles))
     result = fit(
         task.model,
         task.guide,
         loss,
+        *args,
         batches=batches,
         epochs=settings.epochs,
         optim=Adam({"lr": settings.learning_rate}),
         seed=settings.seed,
-        callbacks=[evaluate, _Lines(evaluate, settings.epochs, say)],
+        callbacks=[evaluate, _Lines(evaluate, settings.epochs, loss_of, say)],
         checkpoint=checkpoint,
         progress=progress,
     )
@@ -123,8 +140,10 @@ def run(
 class _Lines:
     """A line after every epoch, or after every twentieth part of many."""
 
-    def __init__(self, evaluate: Evaluate, epochs: int, say: Callable[[str], object]) -> None:
-        self.evaluate, self.epochs, self.say = evaluate, epochs, say
+    def __init__(
+        self, evaluate: Evaluate, epochs: int, loss_of: str, say: Callable[[str], object]
+    ) -> None:
+        self.evaluate, self.epochs, self.loss_of, self.say = evaluate, epochs, loss_of, say
         self.every = max(epochs // 20, 1)
 
     def __call__(self, info: StepInfo) -> None:
@@ -136,8 +155,8 @@ class _Lines:
         if self.evaluate.records and (number % self.every == 0 or number == self.epochs):
             look = self.evaluate.records[-1]
             self.say(
-                f"epoch {number}/{self.epochs}  loss {info.loss:.4g}  "
-                f"held-out bound {look.bound:.4f} ± {look.standard_error:.4f}"
+                f"epoch {number}/{self.epochs}  loss ({self.loss_of}) {info.loss:.4g}  "
+                f"held-out bound (per datum) {look.bound:.4f} ± {look.standard_error:.4f}"
             )
 
 
@@ -148,7 +167,7 @@ def _mean_exact(exact: Callable[..., Tensor], test: DataLoader[Any]) -> float:
     return mean if math.isfinite(mean) else math.nan
 
 
-def _length(batches: DataLoader[Any]) -> int | None:
+def _length(batches: Any) -> int | None:
     try:
         return len(batches)
     except TypeError:  # of an iterable that does not know its length

@@ -7,11 +7,20 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    TensorDataset,
+)
 
 from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.inference.batches import ByIndex, by_index
 from pyro_klmodes.inference.isolation import seeded
 from pyro_klmodes.model_spec import call, find
+from pyro_klmodes.tracing.observed import takes_keyword
 
 __all__ = ["Task", "load_task"]
 
@@ -25,7 +34,8 @@ class Task:
 
     Attributes:
         name: a short name, used for the output folder and the summary.
-        model: the Pyro model, called with the tensors of a batch.
+        model: the Pyro model, called with the tensors of a batch; for losses that remember every
+            datum, with all data and the indices of a batch as ``subsample``.
         guide: the guide, called likewise.
         train: data whose items are tuples of tensors, or an iterable over batches of them.
         test: data held out, whose items are tuples of tensors.
@@ -65,6 +75,29 @@ class Task:
                 "leave it out."
             )
         return DataLoader(self.train, batch_size=None)
+
+    def train_by_index(self, batch_size: int | None) -> tuple[tuple[Tensor, ...], ByIndex]:
+        """All data to learn from, and batches of their indices in a new order every epoch.
+
+        Raises:
+            InvalidArgument: if the data are not all in memory, or model or guide takes no indices.
+        """
+        for name, function in (("model", self.model), ("guide", self.guide)):
+            if not takes_keyword(function, "subsample"):
+                raise InvalidArgument(
+                    f"the {name} of {self.name!r} takes no argument subsample, and this loss has "
+                    "to know which data it sees; have model and guide take their batch by "
+                    'pyro.plate("data", N, subsample=subsample), or choose another --loss'
+                )
+        if not isinstance(self.train, TensorDataset):
+            raise InvalidArgument(
+                f"the data of {self.name!r} are a {type(self.train).__name__}, and this loss has "
+                "to know which of them it sees; make a torch.utils.data.TensorDataset of them, or "
+                "choose another --loss"
+            )
+        sampler = RandomSampler(self.train)
+        size = batch_size or self.batch_size
+        return self.train.tensors, by_index(BatchSampler(sampler, size, drop_last=False))
 
     def test_batches(self) -> DataLoader[tuple[Tensor, ...]]:
         """Batches of the data held out, always in the same order."""

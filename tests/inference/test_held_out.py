@@ -13,6 +13,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -249,3 +250,59 @@ def test_the_guide_of_a_fit_brings_its_parameters():
 def test_bad_input_is_named(make, message):
     with pytest.raises(InvalidArgument, match=message):
         make()
+
+
+def padded(x, keep):
+    with pyro.plate("data", len(x)), poutine.mask(mask=keep):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z @ W.T + B, S).to_event(1), obs=x)
+
+
+def padded_posterior(x, keep):
+    with poutine.mask(mask=keep):
+        posterior(x)
+
+
+def unseen(x, keep):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        likelihood = dist.Normal(z @ W.T + B, S).to_event(1)
+        pyro.sample("x", likelihood.mask(keep), obs=x)
+
+
+def unseen_posterior(x, keep):
+    posterior(x)
+
+
+def summed_out(x, keep):
+    with pyro.plate("data", len(x)):
+        c = pyro.sample("c", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        with poutine.mask(mask=keep):
+            mean = z @ W.T + B + 0.0 * c.unsqueeze(-1)
+            pyro.sample("x", dist.Normal(mean, S).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [(padded, padded_posterior), (unseen, unseen_posterior), (summed_out, unseen_posterior)],
+)
+def test_data_that_are_masked_out_are_none(pair):
+    # the last two fill up a batch; a third batch is empty
+    filled = torch.cat([X, 100 * X[:2]])
+    keep = torch.arange(6) < 4
+    batches = [(filled[2:], keep[2:]), (filled[:2], keep[:2]), (X, torch.zeros(4) > 0)]
+    whole = held_out_bound(*pair, filled, keep, num_particles=3)
+    parts = held_out_bound(*pair, batches=batches, num_particles=3)
+    assert whole.num_data == parts.num_data == 4
+    assert torch.equal(~whole.per_datum.isnan(), keep)
+    torch.testing.assert_close(whole.per_datum[:4], EXACT)
+    for found in (whole, parts):
+        assert found.bound == pytest.approx(EXACT.mean().item())
+        assert found.standard_error == pytest.approx(EXACT.std().item() / 2)
+        assert "(4 data" in str(found)
+
+
+def test_no_data_at_all_are_refused():
+    with pytest.raises(InvalidArgument, match="all data are masked out"):
+        held_out_bound(padded, padded_posterior, X, torch.zeros(4) > 0, num_particles=3)

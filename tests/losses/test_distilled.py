@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pyro_klmodes import ForwardKL, estimators
-from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.errors import InvalidArgument, KLModesWarning
 from pyro_klmodes.losses import Distilled
 from pyro_klmodes.objectives.weightings import Truncated
 from pyro_klmodes.weights import effective_sample_size, raised_exponent
@@ -139,6 +139,21 @@ def test_the_exponent_is_state():
     loss.reset()
     assert (loss.epsilon, loss.step) == (0.0, 0)
     assert ForwardKL(100).epsilon == 1.0
+
+
+def test_a_step_that_is_skipped_does_not_move_the_exponent():
+    def impossible():
+        model()
+        never = dist.Uniform(0.0, 1.0, validate_args=False)
+        pyro.sample("never", never, obs=torch.tensor(2.0))
+
+    loss = ForwardKL(100, weights=Distilled())
+    loss.epsilon = 0.001  # far below what these draws allow
+    with pytest.warns(KLModesWarning, match="is infinite"):
+        assert loss.loss_and_grads(impossible, guide) == -math.inf  # which fit skips
+    assert loss.epsilon == 0.001
+    loss.loss_and_grads(model, guide)
+    assert loss.epsilon > 0.01
 
 
 def test_with_draws_from_the_prior():

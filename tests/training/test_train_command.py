@@ -3,13 +3,14 @@
 import csv
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 
 from pyro_klmodes.__main__ import main
-from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.errors import InvalidArgument, KLModesWarning
 from pyro_klmodes.named_choices import known_losses
 from pyro_klmodes.training import load_task
 from pyro_klmodes.training.command import named_loss
@@ -98,6 +99,41 @@ def counts(x):
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
         pyro.sample("x", dist.Bernoulli(logits=z), obs=x)
+
+
+class ByIndex:
+    def model(self, x, subsample=None):
+        with pyro.plate("data", len(x), subsample=subsample) as index:
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[index])
+
+    def __init__(self):
+        self.encoder = Encoder()
+
+    def guide(self, x, subsample=None):
+        pyro.module("encoder", self.encoder)
+        with pyro.plate("data", len(x), subsample=subsample) as index:
+            pyro.sample("z", dist.Normal(*self.encoder(x[index])))
+
+
+def index_training():
+    pair = ByIndex()
+    return made(model=pair.model, guide=pair.guide)
+
+
+def index_fresh_training():
+    pair = ByIndex()
+    return made(model=pair.model, guide=pair.guide, train=Batches())
+
+
+def shared(x):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(mu, 1.0), obs=x)
+
+
+def shared_training():
+    return made(model=shared, guide=lambda x: pyro.sample("mu", dist.Normal(0.0, 1.0)))
 
 
 def binary_training():
@@ -265,6 +301,56 @@ def test_every_loss_that_has_a_name_takes_a_number_of_particles():
         assert named_loss(name, None).num_particles > 1
 
 
+def test_a_loss_that_remembers_data_is_given_their_indices(run, task_file):
+    spec = f"{task_file}:index_training"
+    arguments = (spec, "--loss", "score_climbing", "--particles", 30, "--lr", 0.1)
+    code, out, err, folder = run(*arguments, "--epochs", 20)
+
+    assert (code, err) == (0, "")
+    assert "epoch 20/20  loss (all data) " in out
+    assert len(rows(folder, "losses")) == 80
+    found, looks = summary(folder), rows(folder, "held_out")
+    assert found["held_out_bound"] == pytest.approx(found["exact_log_evidence"], abs=0.005)
+    assert found["exact_log_evidence"] - float(looks[0]["bound"]) > 5 * 0.005
+    run(*arguments, "--epochs", 1, out="parts")
+    _, _, _, parts = run(*arguments, "--epochs", 20, "--resume", out="parts")
+    assert rows(parts, "losses") == rows(folder, "losses")
+
+
+def test_fewer_epochs_than_there_have_been_are_said_to_be(run, task_file):
+    run(task_file, "--epochs", 3)
+    code, out, err, folder = run(task_file, "--epochs", 1, "--resume")
+
+    assert (code, err) == (0, "")
+    assert "--epochs 1: the training in the folder has 3 epochs already; nothing was added" in out
+    assert summary(folder)["epochs"] == 3
+    assert "--epochs 3" in summary(folder)["command"]
+
+
+def test_lines_say_what_their_numbers_are_of(run, task_file):
+    _, out, _, _ = run(task_file, "--epochs", 1)
+    assert re.search(r"epoch 1/1  loss \(per batch\) .*  held-out bound \(per datum\) -", out)
+
+
+def test_data_that_share_a_latent_are_refused_before_training(run, task_file):
+    with pytest.warns(KLModesWarning, match="latent 'mu' is outside of plate 'data'"):
+        code, out, err, folder = run(f"{task_file}:shared_training")
+
+    assert (code, out) == (2, "")
+    assert "latent 'mu' is outside of plate 'data', so that all data share it" in err
+    assert not list(folder.iterdir())
+
+
+def test_the_help_has_the_numbers_of_particles_that_are_used(capsys):
+    main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    few, many = re.search(r"default: 8 for (.*), 128 for the (others)\]", text).groups()
+    losses = {name: make().num_particles for name, make in known_losses().items()}
+    assert few.split(", ") == [name for name, number in losses.items() if number == 8]
+    assert set(losses.values()) | {named_loss("renyi_0.5", None).num_particles} == {8, 128}
+    assert many == "others"
+
+
 def test_a_folder_with_a_training_in_it_is_left_alone(run, task_file):
     run(task_file)
     before = {p.name: p.read_bytes() for p in (task_file.parent / "out").iterdir()}
@@ -276,7 +362,10 @@ def test_a_folder_with_a_training_in_it_is_left_alone(run, task_file):
     for changed in (["--loss", "iwae"], ["--lr", 0.1]):
         code, _, err, _ = run(task_file, "--resume", "--epochs", 3, *changed)
         assert code == 2
+        assert "cannot --resume from" in err
         assert "it is of another fit" in err
+        assert "choose another folder by --out" in err
+        assert "Checkpoint(" not in err
         assert err.count("\n") == 1
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
@@ -297,7 +386,12 @@ def test_a_folder_with_a_training_in_it_is_left_alone(run, task_file):
         (["{file}:never_training"], "epochs is 0"),
         (["{file}:fresh_training", "--batch-size", "5"], "come in batches already"),
         (["{file}", "--loss", "reverse_lk"], "did you mean reverse_kl?"),
-        (["{file}", "--loss", "forward_kl", "--particles", "1"], "needs at least 2"),
+        (["{file}", "--loss", "forward_kl", "--particles", "1"], "--particles 1: num_particles"),
+        (["{file}", "--loss", "score_climbing"], "the model of 'one normal each' takes no argu"),
+        (
+            ["{file}:index_fresh_training", "--loss", "score_climbing"],
+            "the data of 'one normal each' are a Batches",
+        ),
         (["{file}", "--particles", "0"], "0 is not in the range x>=1"),
         (["{file}", "--epochs", "0"], "0 is not in the range x>=1"),
         (["{file}", "--batch-size", "0"], "0 is not in the range x>=1"),
