@@ -35,7 +35,7 @@ ALLOWED = {
     "tables": {"diagnosis", "inference_data", "entries"},
     "plots": {"diagnosis", "inference_data", "entries"},
     "report": {"entries", "tables", "plots"},
-    "training": {"losses", "inference", "plots"},
+    "training": {"tracing", "losses", "inference", "plots"},
     "comparison": {
         *("tracing", "inference", "posteriors", "diagnosis", "inference_data", "conversion"),
         *("entries", "tables", "plots", "report"),
