@@ -38,7 +38,7 @@ lint: venv
 	$(BIN)/mypy
 
 doctest: venv
-	$(BIN)/python -m pytest -q --doctest-modules pyro_klmodes models
+	$(BIN)/python -m pytest -q -n 2 --doctest-modules pyro_klmodes models
 
 test: lint doctest
 	@$(MAKE) --no-print-directory venv-arviz1 || echo "No ArviZ 1.x here: its tests will be skipped."

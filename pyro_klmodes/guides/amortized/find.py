@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.guides.amortized.rows import Rows, data_plates
 from pyro_klmodes.guides.amortized.source import Call, FromArgument, FromSite, Source, argument
 from pyro_klmodes.guides.latents import Latent
+from pyro_klmodes.tracing.arguments import tensors_in
 from pyro_klmodes.tracing.observed import Observed, observed_sites, parameter_names
 
 __all__ = ["find_source"]
@@ -92,7 +93,7 @@ def _from_site(
             )
     # the very tensor first: another argument may hold the same numbers, zeros for instance
     for matches in (lambda x: x is observed.value, lambda x: _cut_out(x, observed, axes)):
-        for (place, *inside), tensor in _tensors(call):
+        for (place, *inside), tensor in tensors_in(call.args, call.kwargs):
             if matches(tensor):
                 position, argument = _place(place, names)
                 return FromArgument(Rows(what, axes), position, argument, tuple(inside))
@@ -138,23 +139,6 @@ def _only_candidate(
         "which feeds the encoder by data=, or name an argument that holds all of it: one of "
         f"{_listed(names)}."
     )
-
-
-def _tensors(call: Call) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
-    """All tensors among the arguments, with the way to them."""
-    yield from _inside((), dict(enumerate(call.args)))
-    yield from _inside((), call.kwargs)
-
-
-def _inside(path: tuple[Any, ...], x: Any) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
-    if isinstance(x, Tensor):
-        yield path, x
-    elif isinstance(x, Mapping):
-        for key, value in x.items():
-            yield from _inside((*path, key), value)
-    elif isinstance(x, list | tuple):
-        for key, value in enumerate(x):
-            yield from _inside((*path, key), value)
 
 
 def _listed(names: Any) -> str:
