@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.inference.isolation import seeded
+from pyro_klmodes.inference.step import plain_parameters
 from pyro_klmodes.losses import DivergenceLoss
 
 __all__ = ["FrozenParameters", "frozen_parameters"]
@@ -68,13 +69,13 @@ def frozen_parameters(
         params = _parameters(model, guide, loss, args, kwargs)
         if not params:
             raise InvalidArgument("neither guide nor model has a parameter with a gradient.")
-        of_guide = _names(guide, args, kwargs)
+        of_guide = _touched(guide, args, kwargs)
         before = {name: p.grad for name, p in params.items()}
         try:
             yield FrozenParameters(
                 params,
-                guide=tuple(n for n in params if n in of_guide),
-                model=tuple(n for n in params if n not in of_guide),
+                guide=tuple(n for n, p in params.items() if p in of_guide),
+                model=tuple(n for n, p in params.items() if p not in of_guide),
                 _gradient=lambda: loss.loss_and_grads(model, guide, *args, **kwargs),
             )
         finally:
@@ -106,17 +107,15 @@ def _parameters(
     with poutine.trace(param_only=True) as tracer:
         loss.loss(model, guide, *args, **kwargs)
     params = {n: s["value"].unconstrained() for n, s in tracer.trace.nodes.items()}
-    known = set(params.values())
-    for module in (model, guide):
-        if isinstance(module, torch.nn.Module):
-            params.update((n, p) for n, p in module.named_parameters() if p not in known)
+    params.update(plain_parameters(model, guide, params))
     return {n: p for n, p in params.items() if p.requires_grad}
 
 
-def _names(guide: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> set[str]:
+def _touched(
+    guide: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> set[Tensor]:
+    """Unconstrained parameters of the guide."""
     with poutine.trace(param_only=True) as tracer, torch.no_grad():
         guide(*args, **kwargs)
-    names = set(tracer.trace.nodes)
-    if isinstance(guide, torch.nn.Module):
-        names.update(name for name, _ in guide.named_parameters())
-    return names
+    found = {site["value"].unconstrained() for site in tracer.trace.nodes.values()}
+    return found | set(plain_parameters(guide, guide, {}).values())

@@ -22,7 +22,7 @@ from pyro_klmodes.tracing.runs import Pair
 
 __all__ = ["RateLoss"]
 
-Part = Callable[[Objective, Draws], Tensor]
+Estimate = Callable[[Objective, Draws], Tensor]
 
 
 class RateLoss(DivergenceLoss):
@@ -88,8 +88,8 @@ class RateLoss(DivergenceLoss):
         """The price of a rate at this step."""
         return value_at(self.beta, self.step, "beta")
 
-    def _priced(self, loss: Tensor, draws: Draws, part: Part) -> Tensor:
-        """The loss with the price of the rates; ``part`` estimates an objective from draws."""
+    def _priced(self, loss: Tensor, draws: Draws, estimate: Estimate) -> Tensor:
+        """The loss with the price of the rates; ``estimate`` gives an objective from draws."""
         if not self.prices_rates:
             return loss
         beta = self._price()
@@ -99,7 +99,7 @@ class RateLoss(DivergenceLoss):
         total = loss + floor
         for price, names in ((beta - 1.0, paid), (-1.0, free)):
             if names and price != 0.0:
-                total = total + price * _rate(draws, names, part)
+                total = total + price * _rate(draws, names, estimate)
         # an infinite rate is infinite at any price, but infinity less infinity is no number
         return total if bool(loss.isfinite()) else with_gradient(loss, total)
 
@@ -115,7 +115,7 @@ class RateLoss(DivergenceLoss):
             ]
 
 
-def _rate(draws: Draws, names: Collection[str], part: Part) -> Tensor:
+def _rate(draws: Draws, names: Collection[str], estimate: Estimate) -> Tensor:
     """The rate of some sites: the reverse divergence of guide and prior on the same draws."""
     only = draws.only(names)
-    return part(on_draws(objectives.ReverseKL(), only), only)
+    return estimate(on_draws(objectives.ReverseKL(), only), only)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from numbers import Real
 
 from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.losses.checks import check_count
 
 __all__ = ["Schedule", "alternating", "checked_schedule", "cyclical", "linear", "value_at"]
 
@@ -52,7 +53,7 @@ def linear(start: float, end: float, steps: int) -> Callable[[int], float]:
         >>> warm_up(0), warm_up(50), warm_up(500)
         (0.0, 0.5, 1.0)
     """
-    _check_steps("steps", steps)
+    check_count("steps", steps)
     return lambda step: start + (end - start) * min(step / steps, 1.0)
 
 
@@ -72,7 +73,7 @@ def cyclical(start: float, end: float, period: int, rising: float = 0.5) -> Call
         >>> beta(0), beta(25), beta(75), beta(100)
         (0.0, 0.5, 1.0, 0.0)
     """
-    _check_steps("period", period)
+    check_count("period", period)
     if not 0 < rising <= 1:
         raise InvalidArgument(f"rising={rising!r} must be a share in (0, 1].")
     return lambda step: start + (end - start) * min(step % period / (rising * period), 1.0)
@@ -89,8 +90,3 @@ def alternating(*values: float) -> Callable[[int], float]:
         raise InvalidArgument("alternating() needs at least one value.")
     cycle: Sequence[float] = values
     return lambda step: cycle[step % len(cycle)]
-
-
-def _check_steps(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidArgument(f"{name}={value!r} must be a positive integer.")

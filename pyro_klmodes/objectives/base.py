@@ -131,8 +131,8 @@ class Objective(ABC):
 
     @property
     def has_wake(self) -> bool:
-        """Whether ``wake_credit`` exists."""
-        return False
+        """Whether ``wake_credit`` exists; a wake part is nothing else."""
+        return self.part is Part.WAKE
 
     def wake_credit(
         self,
@@ -144,6 +144,8 @@ class Objective(ABC):
         the K-sample estimate it is biased at finite K, but it cannot exploit the estimate: where
         that is biased down and lowered, its own minimum is a guide that sees nothing.
         """
+        if self.part is Part.WAKE:
+            return self.credit(log_w)
         raise IncompatibleEstimator(f"{type(self).__name__} has no gradient at constant draws.")
 
     def for_model(self) -> Objective:

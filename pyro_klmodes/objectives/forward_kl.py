@@ -66,18 +66,6 @@ class ForwardKL(Objective):
         """The normalised weights."""
         return self.weighting(log_w)
 
-    @property
-    def has_wake(self) -> bool:
-        """It is nothing else."""
-        return True
-
-    def wake_credit(
-        self,
-        log_w: Tensor,  # (K, *local)
-    ) -> Tensor:  # (K, *local)
-        """The normalised weights."""
-        return self.credit(log_w)
-
     def curvature(
         self,
         log_w: Tensor,  # (K, *local)

@@ -60,18 +60,6 @@ class GivenWeights(Objective):
         """The given weights."""
         return self.sign * self.weights
 
-    @property
-    def has_wake(self) -> bool:
-        """It is nothing else."""
-        return True
-
-    def wake_credit(
-        self,
-        log_w: Tensor,  # (K, *local)
-    ) -> Tensor:  # (K, *local)
-        """The given weights."""
-        return self.credit(log_w)
-
     def curvature(
         self,
         log_w: Tensor,  # (K, *local)

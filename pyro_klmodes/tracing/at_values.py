@@ -13,6 +13,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyro_klmodes.errors import UnsupportedStructure
+from pyro_klmodes.tracing.cells import to_cells
 from pyro_klmodes.tracing.enumeration import model_terms_summed
 from pyro_klmodes.tracing.many_runs import ManyRuns, Pieces, value_piece
 from pyro_klmodes.tracing.particles import Particles, Single, Together
@@ -22,7 +23,6 @@ from pyro_klmodes.tracing.runs import run_model
 from pyro_klmodes.tracing.sites import SiteInfo
 from pyro_klmodes.tracing.terms import model_terms
 from pyro_klmodes.tracing.visits import Piece, stitch
-from pyro_klmodes.tracing.weighing import to_cells
 
 __all__ = ["ModelAt", "Pointwise"]
 

@@ -55,7 +55,7 @@ def _by_cell(site: Observed, plates: Sequence[str]) -> Tensor:  # (*local, n), o
     value = torch.nan_to_num(site.value.detach().double(), nan=0.0, posinf=1.0, neginf=-1.0)
     if site.mask is not None:
         mask = site.mask.reshape(site.mask.shape + (1,) * site.event_dim)
-        value = torch.where(mask, value, torch.zeros_like(value))
+        value = torch.where(mask.to(value.device), value, torch.zeros_like(value))
     deepest = max((-d for d in site.plates.values()), default=0) + site.event_dim
     value = value.reshape((1,) * (deepest - value.dim()) + value.shape)
     for plate, dim in site.plates.items():

@@ -8,17 +8,15 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyro_klmodes.errors import InvalidArgument, NotDefined, UnsupportedStructure
-from pyro_klmodes.tracing.handlers import is_latent
-from pyro_klmodes.tracing.observe_anew import ObserveAnew
-from pyro_klmodes.tracing.observed import Observed, is_data
+from pyro_klmodes.errors import InvalidArgument, UnsupportedStructure
+from pyro_klmodes.tracing.observed import Observed
 from pyro_klmodes.tracing.plates import split_scale
 from pyro_klmodes.tracing.runs import Pair
+from pyro_klmodes.tracing.simulated import run_anew
 
 __all__ = ["Dream", "dream"]
 
@@ -56,52 +54,21 @@ def dream(pair: Pair) -> Dream:
         NotDefined: if a site cannot be sampled.
         InvalidArgument: if nothing is observed.
     """
-    anew = _Anew()
-    with poutine.block(), torch.no_grad(), poutine.trace() as tracer, anew:
-        try:
-            pair.model(*pair.args, **pair.kwargs)
-        except NotImplementedError as error:
-            raise NotDefined(
-                "sleep: a site of the model has a density but cannot be sampled, so that no data "
-                f"can be simulated. ({error!r})"
-            ) from error
-    trace: Trace = tracer.trace
-    for name, site in trace.nodes.items():
+    run = run_anew(pair.model, pair.args, pair.kwargs)
+    for name, site in run.trace.nodes.items():
         if site["type"] == "sample":
-            _refuse(name, site, observed=name in anew.observed)
-    if not anew.observed:
+            _refuse(name, site, observed=name in run.observed)
+    if not run.observed:
         raise InvalidArgument("sleep: the model observes nothing, so there is nothing to simulate.")
-    latents = {
-        n: s
-        for n, s in trace.nodes.items()
-        if is_latent(s) and n not in anew.observed and not s["infer"].get("_deterministic")
-    }
+    nodes = run.trace.nodes
     return Dream(
-        latents={n: s["value"].detach() for n, s in latents.items()},
-        supports={n: s["fn"].support for n, s in latents.items()},
-        data={n: _masked_as_observed(trace.nodes[n], seen) for n, seen in anew.observed.items()},
-        observed=anew.observed,
-        indices={n: s["value"] for n, s in trace.nodes.items() if site_is_subsample(s)},
-        trace=trace,
+        latents={n: s["value"].detach() for n, s in run.latents.items()},
+        supports={n: s["fn"].support for n, s in run.latents.items()},
+        data={n: _masked_as_observed(nodes[n], seen) for n, seen in run.observed.items()},
+        observed=run.observed,
+        indices={n: s["value"] for n, s in nodes.items() if site_is_subsample(s)},
+        trace=run.trace,
     )
-
-
-class _Anew(ObserveAnew):
-    """Draw observed sites, and remember what they observed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.indices: dict[str, Tensor] = {}
-        self.observed: dict[str, Observed] = {}
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if is_data(msg):
-            self.observed[msg["name"]] = Observed.of(msg, self.indices)
-        super()._pyro_sample(msg)
-
-    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        if site_is_subsample(msg):
-            self.indices[msg["name"]] = torch.as_tensor(msg["value"])
 
 
 def _refuse(name: str, site: Mapping[str, Any], *, observed: bool) -> None:

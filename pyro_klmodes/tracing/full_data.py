@@ -11,6 +11,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_klmodes.errors import NoDensity
+from pyro_klmodes.tracing.cells import Run
 from pyro_klmodes.tracing.draws import Draws
 from pyro_klmodes.tracing.handlers import Cut, is_delta, is_latent
 from pyro_klmodes.tracing.layout import Layout
@@ -24,7 +25,7 @@ from pyro_klmodes.tracing.sites import describe
 from pyro_klmodes.tracing.survey import survey
 from pyro_klmodes.tracing.terms import Term
 from pyro_klmodes.tracing.visits import Kept, Piece, Visit, stitch, visits_of
-from pyro_klmodes.tracing.weighing import Run, weigh
+from pyro_klmodes.tracing.weighing import weigh
 
 __all__ = ["FullData"]
 

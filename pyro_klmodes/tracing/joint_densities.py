@@ -10,11 +10,11 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_klmodes.errors import UnsupportedStructure
+from pyro_klmodes.tracing.cells import to_cells
 from pyro_klmodes.tracing.enumeration import model_terms_summed
 from pyro_klmodes.tracing.particles import Together
 from pyro_klmodes.tracing.runs import Pair, run_model
 from pyro_klmodes.tracing.terms import Term
-from pyro_klmodes.tracing.weighing import to_cells
 
 __all__ = ["log_joints", "refuse_minibatch"]
 

@@ -9,17 +9,24 @@ import torch
 from pyro.distributions import Independent, MaskedDistribution
 from torch import Tensor
 
-__all__ = ["unmasked"]
+__all__ = ["mask_of", "unmasked"]
 
 
 def unmasked(site: Mapping[str, Any]) -> Tensor:
     """Which elements of the batch no mask takes out."""
-    fn = site["fn"]
-    keep = torch.ones(fn.batch_shape, dtype=torch.bool)
-    for mask in (site["mask"], _own_mask(fn)):
+    keep = torch.ones(site["fn"].batch_shape, dtype=torch.bool)
+    mask = mask_of(site)
+    return keep if mask is None else keep & mask
+
+
+def mask_of(site: Mapping[str, Any]) -> Tensor | None:
+    """The masks of handlers and of the distribution together, None if there is none."""
+    found: Tensor | None = None
+    for mask in (site["mask"], _own_mask(site["fn"])):
         if mask is not None:
-            keep = keep & torch.as_tensor(mask, device="cpu")
-    return keep
+            here = torch.as_tensor(mask, device="cpu")
+            found = here if found is None else found & here
+    return found
 
 
 def _own_mask(fn: Any) -> Tensor | bool | None:

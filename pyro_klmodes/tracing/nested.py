@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from pyro_klmodes.errors import UnsupportedStructure
+from pyro_klmodes.tracing.cells import to_cells
 from pyro_klmodes.tracing.draws import Draws
 from pyro_klmodes.tracing.enumeration import model_terms_summed
 from pyro_klmodes.tracing.handlers import is_latent
@@ -18,7 +19,7 @@ from pyro_klmodes.tracing.plates import subsampled
 from pyro_klmodes.tracing.runs import Pair, run
 from pyro_klmodes.tracing.sampling import StaleLayout
 from pyro_klmodes.tracing.terms import Term, guide_terms, model_terms
-from pyro_klmodes.tracing.weighing import to_cells, without_dead_cells
+from pyro_klmodes.tracing.weighing import without_dead_cells
 
 __all__ = ["sample_nested"]
 

@@ -16,6 +16,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_klmodes.tracing.handlers import FixValues
+from pyro_klmodes.tracing.masks import mask_of
 from pyro_klmodes.tracing.plates import subsampled
 from pyro_klmodes.tracing.randomness import same_random_state
 
@@ -47,12 +48,12 @@ class Observed:
         """What a message says, given the indices of all plates."""
         plates = {f.name: f.dim for f in msg["cond_indep_stack"] if f.vectorized}
         return cls(
-            msg["value"],
+            torch.as_tensor(msg["value"]),
             msg["fn"].event_dim,
             plates,
             {name: indices[name] for name in plates if name in indices},
             frozenset(subsampled(msg)) & plates.keys(),
-            _mask_of(msg),
+            mask_of(msg),
         )
 
 
@@ -61,15 +62,6 @@ def is_data(msg: Mapping[str, Any]) -> bool:
     if not msg["is_observed"] or isinstance(msg["fn"], dist.Unit):
         return False
     return not msg["infer"].get("_deterministic") and isinstance(msg["value"], Tensor)
-
-
-def _mask_of(msg: Mapping[str, Any]) -> Tensor | None:
-    """The mask of handlers and of the distribution together."""
-    masks = [msg["mask"], getattr(msg["fn"], "_mask", None)]
-    found = [torch.as_tensor(m) for m in masks if m is not None]
-    if not found:
-        return None
-    return found[0] if len(found) == 1 else found[0] & found[1]
 
 
 @same_random_state()

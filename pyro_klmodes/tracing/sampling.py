@@ -10,6 +10,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_klmodes.errors import UnsupportedStructure
+from pyro_klmodes.tracing.cells import Run
 from pyro_klmodes.tracing.draws import Draws
 from pyro_klmodes.tracing.enumeration import model_terms_summed
 from pyro_klmodes.tracing.handlers import Cut, is_delta, is_latent
@@ -20,7 +21,7 @@ from pyro_klmodes.tracing.particles import Single, Together
 from pyro_klmodes.tracing.plates import depth, plates_of
 from pyro_klmodes.tracing.runs import Pair, Traces, run
 from pyro_klmodes.tracing.terms import guide_terms, model_terms, scored_sites
-from pyro_klmodes.tracing.weighing import Run, weigh
+from pyro_klmodes.tracing.weighing import weigh
 
 __all__ = ["StaleLayout", "independent_sites", "run_of", "sample", "values_of"]
 

@@ -12,11 +12,10 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_klmodes.errors import InvalidArgument, NotDefined, UnsupportedStructure
-from pyro_klmodes.tracing.handlers import is_latent
-from pyro_klmodes.tracing.observe_anew import ObserveAnew
+from pyro_klmodes.errors import InvalidArgument, UnsupportedStructure
 from pyro_klmodes.tracing.plates import split_scale, subsampled
 from pyro_klmodes.tracing.randomness import same_random_state
+from pyro_klmodes.tracing.simulated import run_anew
 
 __all__ = ["Simulation", "learned_names", "observing", "simulate"]
 
@@ -45,23 +44,12 @@ def simulate(
         NotDefined: if a site cannot be sampled.
         InvalidArgument: if there is nothing observed or nothing latent.
     """
-    anew = _Anew()
-    with poutine.block(), torch.no_grad(), poutine.trace() as tracer, anew:
-        try:
-            model(*args, **kwargs)
-        except NotImplementedError as error:
-            raise NotDefined(
-                "a site of the model has a density but cannot be sampled, so that no data can be "
-                f"simulated from it. ({error!r})"
-            ) from error
-    sites = tracer.trace.nodes
-    for name, site in sites.items():
+    run = run_anew(model, args, kwargs)
+    for name, site in run.trace.nodes.items():
         if site["type"] == "sample":
             _refuse(name, site)
-    latents = {n: s["value"] for n, s in sites.items() if is_latent(s) and n not in anew.names}
-    data = {n: sites[n]["value"] for n in anew.names}
-    deterministic = {n for n in latents if sites[n]["infer"].get("_deterministic")}
-    latents = {n: v for n, v in latents.items() if n not in deterministic}
+    latents = {n: s["value"] for n, s in run.latents.items()}
+    data = {n: run.trace.nodes[n]["value"] for n in run.observed}
     if not data or not latents:
         missing = "latent" if data else "observed"
         raise InvalidArgument(f"the model has no {missing} site: there is nothing to calibrate.")
@@ -86,20 +74,6 @@ def _refuse(name: str, site: Mapping[str, Any]) -> None:
             f"site '{name}' is under poutine.scale, which inference sees and a simulation does "
             "not. Take the scale off."
         )
-
-
-class _Anew(ObserveAnew):
-    """Draw observed sites, and remember which they were."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        before = msg["is_observed"]
-        super()._pyro_sample(msg)
-        if before and not msg["is_observed"]:
-            self.names.append(msg["name"])
 
 
 class _Observe(Messenger):

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from pyro_klmodes.tracing.by_site import densities_by_site
-from pyro_klmodes.tracing.cells import Cells, Run, to_cells
+from pyro_klmodes.tracing.cells import Cells, Run
 from pyro_klmodes.tracing.draws import Draws
 from pyro_klmodes.tracing.local_structure import LocalStructure
 from pyro_klmodes.tracing.terms import Term
 
-__all__ = ["Run", "to_cells", "weigh", "without_dead_cells"]
+__all__ = ["weigh", "without_dead_cells"]
 
 
 def weigh(
