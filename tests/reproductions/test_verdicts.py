@@ -2,15 +2,11 @@
 
 import pytest
 
-from benchmarks.verdicts import judged, rows_of
-from tests.problems import FACTORIES, FOR_ENCODERS
-
-# Heavy tails have no moments to compare with; a model all of whose latents are summed out no guide.
-WITHOUT_MOMENTS = {"cauchy", "tail_nuisance", "noisy_or"}
+from benchmarks.verdicts import JUDGED, judged, rows_of
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(FACTORIES) - WITHOUT_MOMENTS - FOR_ENCODERS))
+@pytest.mark.parametrize("name", JUDGED)
 def test_no_verdict_assures_falsely(name):
     rows = list(rows_of(name))
 
