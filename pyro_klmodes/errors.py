@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "DegenerateFit",
     "IncompatibleEstimator",
     "InvalidArgument",
     "KLModesError",
@@ -13,6 +14,7 @@ __all__ = [
     "NoDensity",
     "NonFiniteLoss",
     "NotDefined",
+    "NotMonotone",
     "UnsupportedStructure",
 ]
 
@@ -43,6 +45,14 @@ class NoDensity(KLModesError, ValueError):
 
 class NotDefined(KLModesError, NotImplementedError):
     """A quantity has no definition or no closed form for this guide; the message says what has."""
+
+
+class NotMonotone(KLModesError, ArithmeticError):
+    """A step decreased what it increases by construction; the message has the step's details."""
+
+
+class DegenerateFit(KLModesError, ArithmeticError):
+    """A component of a mixture emptied or its covariance became singular; the message names it."""
 
 
 class NonFiniteLoss(KLModesError, FloatingPointError):

@@ -43,12 +43,16 @@ def with_spread(value: float | None, spread: float | None) -> str:
     Example:
         >>> with_spread(-31.3478, 0.0436), with_spread(6.21, 12.57), with_spread(None, None)
         ('−31.348 ± 0.044', '6 ± 13', '–')
+        >>> with_spread(-84.3004727615, 2e-15)
+        '−84.30 ± 2e−15'
     """
     if value is None or spread is None or math.isnan(value):
         return UNKNOWN
     if spread == 0 or not math.isfinite(spread) or not math.isfinite(value):
         return f"{short_number(value)} ± {short_number(spread)}"
     decimals = max(0, 1 - math.floor(math.log10(spread)))
+    if decimals > 6:  # rounding only
+        return f"{short_number(value)} ± {spread:.0e}".replace("-", "−")
     return f"{value:.{decimals}f} ± {spread:.{decimals}f}".replace("-", "−")
 
 

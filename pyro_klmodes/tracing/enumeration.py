@@ -59,6 +59,7 @@ def enumerated_names(trace: Trace) -> list[str]:
 
 def model_terms_summed(
     trace: Trace,
+    log_probs: Mapping[str, Tensor] | None = None,
 ) -> list[Term]:
     """The terms of log p with every enumerated site summed out by variable elimination.
 
@@ -70,7 +71,7 @@ def model_terms_summed(
         UnsupportedStructure: if a group has several scales, or if a subsampled plate lies inside
             a sum: the estimate from a minibatch would be biased.
     """
-    packed = pack(trace)
+    packed = pack(trace, log_probs)
     plain = [term for n, term in packed.terms.items() if n not in packed.reached]
     if not packed.reached:
         return plain
@@ -79,13 +80,20 @@ def model_terms_summed(
     return plain + contract(factors, packed, _common_scale(factors))
 
 
-def pack(trace: Trace) -> Packed:
-    """Compute the masked log-probabilities of an enumerated trace, and pack them."""
+def pack(trace: Trace, log_probs: Mapping[str, Tensor] | None = None) -> Packed:
+    """Compute the masked log-probabilities of an enumerated trace, and pack them.
+
+    Args:
+        trace: of a run in which sites were enumerated.
+        log_probs: raw log-probabilities of all scored sites that take the place of the trace's.
+    """
+    given = {} if log_probs is None else log_probs
     trace = prune_subsample_sites(trace)  # the indices of a plate have no plate, but may be masked
     sites = {s["name"]: s for s in scored_sites(trace)}
     marked = enumerated_names(trace)
     terms = {
-        n: _uniform_where_masked(s) if n in marked else model_term(s) for n, s in sites.items()
+        n: (_uniform_where_masked if n in marked else model_term)(s, given.get(n))
+        for n, s in sites.items()
     }
     for name, term in terms.items():
         sites[name]["log_prob"] = sites[name]["unscaled_log_prob"] = term.log_prob
@@ -95,20 +103,20 @@ def pack(trace: Trace) -> Packed:
     return Packed(trace, sites, terms, symbols, reached)
 
 
-def _uniform_where_masked(site: Mapping[str, Any]) -> Term:
+def _uniform_where_masked(site: Mapping[str, Any], log_prob: Tensor | None = None) -> Term:
     """The term of an enumerated site; a sum over the values of a masked one must give one.
 
     Series of different lengths, padded and masked, then have the evidence of their own lengths.
     """
-    term = model_term(site)
+    term = model_term(site, log_prob)
     states = site["fn"].enumerate_support(expand=False).shape[0]
     own = site["fn"]._mask if isinstance(site["fn"], MaskedDistribution) else None
-    log_prob = term.log_prob
+    table = term.log_prob
     for mask in (site["mask"], own):
         if mask is not None:
-            keep = torch.as_tensor(mask, device=log_prob.device)
-            log_prob = torch.where(keep, log_prob, log_prob.new_tensor(-math.log(states)))
-    return replace(term, log_prob=log_prob)
+            keep = torch.as_tensor(mask, device=table.device)
+            table = torch.where(keep, table, table.new_tensor(-math.log(states)))
+    return replace(term, log_prob=table)
 
 
 def _dims(site: Mapping[str, Any]) -> str:

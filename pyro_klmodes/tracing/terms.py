@@ -168,10 +168,12 @@ def model_terms(
 
 def model_term(
     site: Mapping[str, Any],
+    log_prob: Tensor | None = None,
 ) -> Term:
-    """The term of one site of a model."""
-    with _named(site, "model"):
-        log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    """The term of one site of a model; its raw log-probability may be known already."""
+    if log_prob is None:
+        with _named(site, "model"):
+            log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
     if not isinstance(log_prob, Tensor):
         log_prob = torch.as_tensor(log_prob)
     scale, ratios = split_scale(site)

@@ -1,0 +1,101 @@
+"""One step of EM as a map of vectors, and the promise that it never goes down."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyro_klmodes.errors import NotMonotone
+from pyro_klmodes.inference.em.m_step import MStep
+from pyro_klmodes.inference.em.moments import Fault
+from pyro_klmodes.inference.em.parameters import Parameters
+from pyro_klmodes.inference.em.sweep import Sweep
+
+__all__ = ["EMMap"]
+
+
+class EMMap:
+    """``theta -> argmax Q(. | theta)`` for R starts, with the bound at ``theta``.
+
+    Args:
+        parameters: of the model.
+        sweep: one pass over the data.
+        m_step: what the pass maximises with, for messages.
+        monotone: whether a bound that decreases from a point to its image is an error.
+
+    Attributes:
+        faults: what went wrong with which start, if anything did.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        sweep: Sweep,
+        m_step: MStep,
+        *,
+        monotone: bool,
+    ) -> None:
+        self.parameters = parameters
+        self.sweep = sweep
+        self.m_step = m_step
+        self.monotone = monotone
+        self.faults: dict[int, Fault] = {}
+        self._image: dict[int, tuple[Tensor, float]] = {}
+        self._count = 0
+
+    def __call__(
+        self,
+        flat: Tensor,  # (A, P)
+        rows: Tensor | None = None,  # (A,), which starts these are
+    ) -> tuple[Tensor, Tensor]:  # (A, P), (A,)
+        """The next points, and the bound at these ones: NaN where a start has failed.
+
+        Points that an accelerator proposes may lie outside of what constrains the parameters; the
+        bound is -inf there, and the model does not get to see them.
+        """
+        starts = list(range(len(flat))) if rows is None else rows.tolist()
+        values = self.parameters.shaped(flat)
+        allowed = self.parameters.allowed(values)
+        mapped = torch.full_like(flat, torch.nan)
+        bound = flat.new_full((len(flat),), -torch.inf)
+        inside = [row for row, ok in enumerate(allowed.tolist()) if ok]
+        if not inside:
+            return mapped, bound
+        values = {n: v[inside] for n, v in values.items()}
+        reached, found = self.sweep(values)
+        bound[inside] = reached.to(bound)
+        if self.monotone:
+            self._check(flat, bound, starts)
+        mapped[inside] = self.parameters.flat(found.values)
+        for fault in found.faults:
+            row = inside[fault.start]
+            self.faults.setdefault(starts[row], fault)
+            mapped[row] = torch.nan
+        for row in inside:
+            self._image[starts[row]] = (mapped[row], float(bound[row]))
+        self._count += 1
+        return mapped, bound
+
+    def _check(self, flat: Tensor, bound: Tensor, starts: list[int]) -> None:
+        rounding = torch.finfo(bound.dtype).eps ** 0.75
+        for row, start in enumerate(starts):
+            if start not in self._image:
+                continue
+            image, before = self._image[start]
+            now = float(bound[row])
+            if torch.equal(image, flat[row]) and now < before - rounding * (1 + abs(before)):
+                raise NotMonotone(
+                    f"step {self._count} of EM lowered the log-likelihood of start {start} from "
+                    f"{before:.12g} to {now:.12g}, by {before - now:.3g}, which no exact EM does. "
+                    f"{self._doubt()}"
+                )
+
+    def _doubt(self) -> str:
+        left = self.m_step.left
+        if left:
+            return f"The optimizer moved {', '.join(repr(n) for n in left)}."
+        return (
+            "Does the model draw random numbers besides its sites, or change from call to call? "
+            "If not, please report it: the closed form of "
+            f"{', '.join(repr(n) for n in self.m_step.closed.covered)} is wrong for this model."
+        )

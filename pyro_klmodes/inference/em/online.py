@@ -1,0 +1,143 @@
+"""Online EM: parameters move after every batch, statistics are averaged over batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.inference.acceleration import Trajectory
+from pyro_klmodes.inference.batches import Call
+from pyro_klmodes.inference.em.exact import RunningExact
+from pyro_klmodes.inference.em.m_step import MStep
+from pyro_klmodes.inference.em.moments import Fault
+from pyro_klmodes.inference.em.parameters import Parameters
+from pyro_klmodes.inference.em.sweep import refuse_left_over
+from pyro_klmodes.inference.iterate_log import checked_whole
+
+__all__ = ["OnlineEM", "StepSizes"]
+
+
+@dataclass(frozen=True)
+class StepSizes:
+    r"""Weights of new batches in the average of the statistics, :math:`(t + delay)^{-power}`.
+
+    Args:
+        power: above 1/2 and at most 1, so that the weights sum to infinity and their squares do
+            not. 0.6 is the recommendation of Cappé and Moulines.
+        delay: large values make the first steps small.
+        burn_in: batches before the first M-step, whose statistics are averaged at the start.
+
+    Source: Cappé and Moulines (2009).
+
+    Example:
+        >>> [round(StepSizes(power=0.6)(t), 3) for t in (0, 1, 10)]
+        [1.0, 0.66, 0.237]
+    """
+
+    power: float = 0.6
+    delay: float = 1.0
+    burn_in: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0.5 < self.power <= 1:
+            raise InvalidArgument(f"power={self.power!r} must be above 0.5 and at most 1.")
+        if not (math.isfinite(self.delay) and self.delay >= 1):
+            raise InvalidArgument(f"delay={self.delay!r} must be at least 1.")
+        checked_whole("burn_in", self.burn_in, 1)
+
+    def __call__(self, batch: int) -> float:
+        """The weight of a batch, counted from 0."""
+        return (batch + self.delay) ** -self.power
+
+
+class OnlineEM:
+    """``s <- (1 - g) s + g E[s(x_batch, z)]``, and an M-step from the average s.
+
+    Args:
+        parameters: of the model.
+        e_step: of the first batch.
+        m_step: with a closed form for every parameter.
+        sizes: the step sizes g.
+    """
+
+    def __init__(
+        self, parameters: Parameters, e_step: RunningExact, m_step: MStep, sizes: StepSizes
+    ) -> None:
+        refuse_left_over(m_step)
+        self.parameters = parameters
+        self.e_step = e_step
+        self.m_step = m_step
+        self.sizes = sizes
+        self.faults: dict[int, Fault] = {}
+
+    def run(
+        self,
+        values: Mapping[str, Tensor],  # {parameter: (R, *shape)}
+        calls: Callable[[], Iterable[Call]],
+        epochs: int,
+    ) -> Trajectory:
+        """Go through the batches, and once more to see the log-likelihood."""
+        average: dict[str, Tensor] = {}
+        bounds, number = [], 0
+        for _ in range(epochs):
+            for call in calls():
+                expected = self.e_step.on(call, minibatch=True).expect(dict(values))
+                weight = self._weight(expected.weights)
+                bounds.append(expected.bound / weight)
+                new = self.m_step.statistics(expected, values)
+                first = number < self.sizes.burn_in
+                rate = 1 / (number + 1) if first else self.sizes(number - self.sizes.burn_in + 1)
+                for name, part in new.items():
+                    before = average.get(name, torch.zeros_like(part))
+                    average[name] = before + rate * (part / weight - before)
+                number += 1
+                if number >= self.sizes.burn_in:
+                    values = self._moved(average, values)
+        total, value = 0.0, torch.zeros_like(bounds[0])
+        for call in calls():
+            expected = self.e_step.on(call, minibatch=True).expect(dict(values))
+            total += self._weight(expected.weights)
+            value = value + expected.bound
+        return self._ended(values, value, torch.stack(bounds) * total)
+
+    def _moved(
+        self, average: Mapping[str, Tensor], values: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        found = self.m_step.closed.maximise(average, values)
+        for fault in found.faults:
+            self.faults.setdefault(fault.start, fault)
+        return {**values, **found.values}
+
+    def _weight(
+        self,
+        weights: Mapping[str, Tensor],  # {site: (R, *batch)}
+    ) -> float:
+        """How many data a batch stands for: the posterior weights of one of its sites add up."""
+        return float(weights[self.e_step.observed][0].sum())
+
+    def _ended(
+        self,
+        values: Mapping[str, Tensor],
+        value: Tensor,  # (R,)
+        history: Tensor,  # (T, R)
+    ) -> Trajectory:
+        theta = self.parameters.flat(values)
+        starts = len(theta)
+        failed = torch.zeros(starts, dtype=torch.bool)
+        failed[list(self.faults)] = True
+        return Trajectory(
+            theta=theta,
+            mapped=theta,
+            value=value,
+            residual=torch.full_like(value, torch.nan),
+            converged=torch.zeros_like(failed),
+            failed=failed | ~value.isfinite(),
+            evaluations=torch.full((starts,), len(history)),
+            rejected=torch.zeros(starts, dtype=torch.long),
+            values=history,
+        )

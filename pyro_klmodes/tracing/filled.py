@@ -1,0 +1,103 @@
+"""A model whose latent sites are filled in: log-probabilities as functions of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import config_enumerate
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from pyro_klmodes.tracing.enumeration import enumerated_names
+from pyro_klmodes.tracing.particles import Particles, Single
+from pyro_klmodes.tracing.runs import Pair, run_model
+from pyro_klmodes.tracing.terms import scored_sites
+
+__all__ = ["Filled"]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A model with a value for every latent: all states of discrete sites, given ones of others.
+
+    Parameters are inputs. Those of several starts are handled in one run of the model, by
+    ``torch.func.vmap``, whatever the model does with them (``loc[z]``, loops, networks).
+
+    Attributes:
+        model: a Pyro model; its discrete sites are enumerated unless they are given.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        nesting: depth of its deepest plate.
+        given: values of latent sites, and indices of subsampled plates.
+        points: latent sites that count as parameters, by the number of their plates' dimensions.
+        particles: how many values of the given sites there are, and where.
+        states: all values of every enumerated site, found in the first run.
+    """
+
+    model: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    nesting: int
+    given: Mapping[str, Tensor] = field(default_factory=dict)
+    points: frozenset[str] = frozenset()
+    particles: Particles | None = None
+    states: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    def trace(
+        self,
+        values: Mapping[str, Tensor],  # {parameter: (*shape)}
+        particles: Particles | None = None,
+    ) -> Trace:
+        """One run at one value of each parameter, without validation, hidden from other handlers.
+
+        Enumerated sites have dimensions left of the particles' and the plates'.
+        """
+        where = particles or self.particles or Single(self.nesting)
+        return self._run(values, where, {}, enumerated=True)
+
+    def _run(
+        self,
+        values: Mapping[str, Tensor],  # {parameter: (*shape)}
+        particles: Particles,
+        states: Mapping[str, Tensor],
+        *,
+        enumerated: bool,
+    ) -> Trace:
+        fixed = {n: v for n, v in values.items() if n in self.points}
+        marked = config_enumerate(self.model, default="parallel")
+        around = poutine.substitute(data={n: v for n, v in values.items() if n not in fixed})
+        pair = Pair(marked, marked, self.args, self.kwargs)
+        with poutine.block(), pyro.validation_enabled(is_validate=False), around:
+            at = {**self.given, **fixed, **states}
+            return run_model(pair, particles, at, enumerated=enumerated)
+
+    def log_probs(
+        self,
+        values: Mapping[str, Tensor],  # {parameter: (R, *shape)}
+    ) -> dict[str, Tensor]:  # {scored site: (R, *batch)}
+        """Log-probabilities of every site at R values of the parameters, differentiable.
+
+        Raw: without the masks and scales of handlers. ``batch`` is that of one run.
+        """
+        if not self.states:
+            with torch.no_grad():
+                trace = self.trace({n: v[0] for n, v in values.items()})
+            names = enumerated_names(trace)
+            self.states.update({n: trace.nodes[n]["value"] for n in names})
+        return torch.func.vmap(self._log_probs, randomness="same")(dict(values))
+
+    def _log_probs(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        # The messenger that enumerates cannot handle values under vmap: states are given to it.
+        where = self.particles or Single(self.nesting)
+        trace = self._run(values, where, self.states, enumerated=False)
+        found = {}
+        with pyro.validation_enabled(is_validate=False):
+            for site in scored_sites(trace):
+                log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+                found[site["name"]] = torch.as_tensor(log_prob)
+        return found
