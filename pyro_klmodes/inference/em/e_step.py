@@ -51,8 +51,6 @@ class EStep(ABC):
     monotone: ClassVar[bool] = False
     #: whether several starts share their runs
     batched: ClassVar[bool] = False
-    #: what latents are drawn from, where it is not the model
-    guide: Callable[..., Any] | None = None
 
     @abstractmethod
     def start(

@@ -56,7 +56,8 @@ class EM:
     Args:
         model: a Pyro model with parameters; its discrete latents need no mark for enumeration.
         e_step: ``Exact()`` sums discrete latents out; ``MonteCarlo(guide)`` draws and weighs
-            continuous ones; ``Variational(guide)`` fits the guide to them.
+            continuous ones; ``Variational(guide)`` fits any guide to them, and
+            ``CoordinateAscent()`` a mean field to all latents.
         points: continuous latent sites of which the posterior mode is sought, in the constrained
             space, under their priors.
         acceleration: ``Plain()``, ``Squarem()`` or ``Anderson()``.
@@ -117,7 +118,8 @@ class EM:
             raise InvalidArgument(f"floor={floor!r} must be a variance, zero or more.")
         if not isinstance(e_step, EStep | None):
             raise InvalidArgument(
-                f"e_step is {shown(e_step)}; pass Exact(), MonteCarlo(guide) or Variational(guide)."
+                f"e_step is {shown(e_step)}; pass Exact(), MonteCarlo(guide), Variational(guide) "
+                "or CoordinateAscent()."
             )
         self.model = model
         self.points = tuple(points)
@@ -219,7 +221,8 @@ class EM:
             params = {n: v[best].detach().clone() for n, v in restarts.params.items()}
             for name, info in parameters.items():
                 info.put_back(params[name])
-            guide = self.e_step.guide or PosteriorGuide(self.model, params, frozenset(self.points))
+            fitted = getattr(e_step, "guide", None)
+            guide = fitted or PosteriorGuide(self.model, params, frozenset(self.points))
             call = data.whole(first, self.model)
             count = int(restarts.evaluations[best])
             return EMResult(

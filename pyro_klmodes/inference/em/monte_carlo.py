@@ -83,6 +83,7 @@ class RunningMonteCarlo:
 
     def __init__(self, options: MonteCarlo, drawn: Drawn, parameters: Parameters) -> None:
         self.options = options
+        self.guide = drawn.guide
         self.drawn = drawn
         self.steps = 0
         self.filled: Filled = drawn(parameters.initial(), 2).filled

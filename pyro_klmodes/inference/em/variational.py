@@ -87,6 +87,7 @@ class RunningVariational:
         parameters: Parameters,
     ) -> None:
         self.options = options
+        self.guide = options.guide
         self.call = Call(args, dict(kwargs))
         self.values: Mapping[str, Tensor] = parameters.initial()
         marked = config_enumerate(model, default="parallel")
