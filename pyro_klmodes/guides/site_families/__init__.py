@@ -9,6 +9,7 @@ from pyro_klmodes.guides.site_families.exponential import ExponentialFamily
 from pyro_klmodes.guides.site_families.gamma import Gamma
 from pyro_klmodes.guides.site_families.log_normal import LogNormal
 from pyro_klmodes.guides.site_families.matching import default_for, family_for
+from pyro_klmodes.guides.site_families.multivariate_normal import MultivariateNormal
 from pyro_klmodes.guides.site_families.normal import Normal
 from pyro_klmodes.guides.site_families.normal_mixture import NormalMixture
 from pyro_klmodes.guides.site_families.wishart import Wishart
@@ -22,6 +23,7 @@ __all__ = [
     "Gamma",
     "Initial",
     "LogNormal",
+    "MultivariateNormal",
     "Normal",
     "NormalMixture",
     "SiteFamily",

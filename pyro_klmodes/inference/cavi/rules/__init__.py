@@ -1,0 +1,1 @@
+"""One rule for each family: nodes, and updates from gradients at them."""
