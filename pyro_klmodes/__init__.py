@@ -21,6 +21,8 @@ from pyro_klmodes import diagnostics, errors, estimators, guides, objectives
 from pyro_klmodes.calibration import sbc, vsbc
 from pyro_klmodes.diagnosis import Diagnosis, collapse, diagnose, second_opinion
 from pyro_klmodes.inference import (
+    CAVI,
+    EM,
     AggressiveInference,
     AverageIterates,
     Checkpoint,
@@ -58,7 +60,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CAVI",
     "CUBO",
+    "EM",
     "IWAE",
     "AggressiveInference",
     "AverageIterates",

@@ -91,11 +91,9 @@ class EMMap:
                 )
 
     def _doubt(self) -> str:
-        left = self.m_step.left
-        if left:
-            return f"The optimizer moved {', '.join(repr(n) for n in left)}."
+        left = ", ".join(repr(n) for n in self.m_step.left)
+        moved = f" The optimizer moved {left}." if left else ""
         return (
             "Does the model draw random numbers besides its sites, or change from call to call? "
-            "If not, please report it: the closed form of "
-            f"{', '.join(repr(n) for n in self.m_step.closed.covered)} is wrong for this model."
+            f"If not, please report it.{moved}"
         )

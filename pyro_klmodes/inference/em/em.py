@@ -267,9 +267,9 @@ def _restarts(
 
 
 def _all_failed(faults: Mapping[int, Fault]) -> str:
-    words = [f"start {start}: {faults[start]}" for start in sorted(faults)[:3]]
+    words = [str(faults[start]).rstrip(".") for start in sorted(faults)[:3]]
     return (
-        "every start of EM has failed. " + "; ".join(words) + ". Give variances a floor "
+        "every start of EM has failed: " + "; ".join(words) + ". Give variances a floor "
         "(floor=...), parameters a prior (points=[...]) or the model fewer components; or use more "
         "starts."
     )

@@ -16,6 +16,7 @@ from torch.distributions.constraints import Constraint
 
 from pyro_klmodes.errors import InvalidArgument, UnsupportedStructure
 from pyro_klmodes.tracing.randomness import same_random_state
+from pyro_klmodes.tracing.terms import model_terms
 
 __all__ = ["ParameterInfo", "Parameters", "parameters_of"]
 
@@ -121,9 +122,12 @@ def parameters_of(
         InvalidArgument: if ``points`` names what is no continuous latent site, or there is nothing
             to maximise over.
         UnsupportedStructure: naming a parameter that is handed to the model past Pyro.
+        InvalidArgument, NonFiniteLoss: naming a site with data that it cannot have.
     """
     with poutine.block():
         trace = poutine.trace(model).get_trace(*args, **kwargs)
+        with torch.no_grad():
+            model_terms(trace)  # complains of data that a site cannot have
     found = Parameters()
     for name, node in trace.nodes.items():
         if node["type"] == "param":
