@@ -36,6 +36,7 @@ from pyro_klmodes.inference import (
     frozen_gradient,
     gradient_snr,
     held_out_bound,
+    linear_response,
 )
 from pyro_klmodes.losses import (
     CUBO,
@@ -98,6 +99,7 @@ __all__ = [
     "gradient_snr",
     "guides",
     "held_out_bound",
+    "linear_response",
     "log_density",
     "loo",
     "objectives",

@@ -3,6 +3,7 @@
 from pyro_klmodes.guides.amortized import MLP, AutoAmortized
 from pyro_klmodes.guides.autoregressive import AutoAutoregressive
 from pyro_klmodes.guides.base import DensityGuide
+from pyro_klmodes.guides.blocks import AutoBlocks
 from pyro_klmodes.guides.conditioning import Linear, Network, PerElement, Shared
 from pyro_klmodes.guides.distribution import AutoDistribution
 from pyro_klmodes.guides.flow import (
@@ -40,6 +41,7 @@ __all__ = [
     "At",
     "AutoAmortized",
     "AutoAutoregressive",
+    "AutoBlocks",
     "AutoDistribution",
     "AutoFlow",
     "AutoFullRank",

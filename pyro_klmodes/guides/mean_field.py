@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_klmodes.errors import InvalidArgument, NotDefined
 from pyro_klmodes.guides.arguments import check_kind
 from pyro_klmodes.guides.latents import Latent
-from pyro_klmodes.guides.site_families import ExponentialFamily, SiteFamily, family_for
+from pyro_klmodes.guides.site_families import ExponentialFamily, Initial, SiteFamily, family_for
 from pyro_klmodes.guides.sitewise import SitewiseGuide, parameter_of, set_parameter
 
 __all__ = ["AutoMeanField"]
@@ -84,23 +84,30 @@ class AutoMeanField(SitewiseGuide):
                     f"families names site '{name}', which is no latent of the model; it has "
                     f"{', '.join(repr(n) for n in self.latents)}."
                 )
-        for name, latent in self.latents.items():
+        for name, latent in self._alone().items():
             family = family_for(latent.support, name, self.families.get(name))
             self.families[name] = family
-            initial = family.initial(
-                latent.initial, latent.event_dim, self.init_scale, latent.support
+            self._create_site(
+                name,
+                family.initial(latent.initial, latent.event_dim, self.init_scale, latent.support),
             )
-            self._names[name] = tuple(initial)
-            for parameter, start in initial.items():
-                if not hasattr(self, parameter):
-                    setattr(self, parameter, PyroModule())
-                set_parameter(
-                    getattr(self, parameter),
-                    name,
-                    start.value,
-                    start.constraint,
-                    event_dim=start.event_dim,
-                )
+
+    def _alone(self) -> dict[str, Latent]:
+        """The sites that have a factor of their own: all of them."""
+        return self.latents
+
+    def _create_site(self, name: str, initial: Mapping[str, Initial]) -> None:
+        self._names[name] = tuple(initial)
+        for parameter, start in initial.items():
+            if not hasattr(self, parameter):
+                setattr(self, parameter, PyroModule())
+            set_parameter(
+                getattr(self, parameter),
+                name,
+                start.value,
+                start.constraint,
+                event_dim=start.event_dim,
+            )
 
     def parameters_of(self, name: str) -> dict[str, Tensor]:
         """The parameters of a site by name; inside of its plates, those of the minibatch."""

@@ -26,6 +26,7 @@ from pyro_klmodes.inference.fit import StepInfo, fit
 from pyro_klmodes.inference.frozen_gradient import FrozenGradient, frozen_gradient
 from pyro_klmodes.inference.gradient_snr import GradientSNR, gradient_snr
 from pyro_klmodes.inference.held_out import HeldOutBound, held_out_bound
+from pyro_klmodes.inference.linear_response import LinearResponse, linear_response
 from pyro_klmodes.inference.result import FitResult
 from pyro_klmodes.inference.stopping import StopWhenConverged
 
@@ -53,6 +54,7 @@ __all__ = [
     "HeldOutBound",
     "Hellinger",
     "KMeansPlusPlus",
+    "LinearResponse",
     "MonteCarlo",
     "Plain",
     "RandomStarts",
@@ -69,4 +71,5 @@ __all__ = [
     "frozen_gradient",
     "gradient_snr",
     "held_out_bound",
+    "linear_response",
 ]

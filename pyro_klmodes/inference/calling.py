@@ -19,6 +19,7 @@ __all__ = ["check_pair", "check_positional", "check_signatures", "shown"]
 
 _LENGTHS = ("step", "num_steps", "n_steps", "num_iterations", "iterations")
 _EPOCHS = ("epoch", "num_epochs", "n_epochs")
+_CALLBACKS = ("callback", "callbacks")
 
 
 def shown(value: Any) -> str:
@@ -106,6 +107,8 @@ def _hint(call: Call, signature: inspect.Signature, batches: Any) -> str:
                 return f" To say how many steps to take, pass steps= instead of {name}=."
             if name in _EPOCHS:
                 return f" To say how often to go through batches, pass epochs= instead of {name}=."
+            if name in _CALLBACKS:
+                return " EM.fit takes one function, callback=; fit and CAVI.fit callbacks=[...]."
     if batches is None:
         return ""
     if isinstance(batches, ByIndex):

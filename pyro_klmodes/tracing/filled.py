@@ -9,7 +9,6 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer import config_enumerate
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -69,7 +68,7 @@ class Filled:
         enumerated: bool,
     ) -> Trace:
         fixed = {n: v for n, v in values.items() if n in self.points}
-        marked = config_enumerate(self.model, default="parallel")
+        marked = poutine.infer_config(self.model, config_fn=_all_values)
         around = poutine.substitute(data={n: v for n, v in values.items() if n not in fixed})
         pair = Pair(marked, marked, self.args, self.kwargs)
         with poutine.block(), pyro.validation_enabled(is_validate=False), around:
@@ -101,3 +100,10 @@ class Filled:
                 log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
                 found[site["name"]] = torch.as_tensor(log_prob)
         return found
+
+
+def _all_values(site: Mapping[str, Any]) -> dict[str, Any]:
+    """Marks for the sum over all values of a site, whatever it was marked for by the user."""
+    if site["type"] != "sample" or site["is_observed"] or not site["fn"].has_enumerate_support:
+        return {}
+    return {"enumerate": "parallel", "expand": False, "num_samples": None}

@@ -19,9 +19,9 @@ from pyro_klmodes.tracing.enumeration import model_terms_summed
 from pyro_klmodes.tracing.filled import Filled
 from pyro_klmodes.tracing.joint_densities import refuse_minibatch
 from pyro_klmodes.tracing.particles import Together
-from pyro_klmodes.tracing.terms import Term
+from pyro_klmodes.tracing.terms import Term, scored_sites
 
-__all__ = ["Enumerated", "weights_of"]
+__all__ = ["Enumerated", "sum_over_data", "weights_of"]
 
 Bound = Callable[[Mapping[str, Tensor]], Tensor]  # {site: (R, *batch)} -> (R,)
 
@@ -59,6 +59,14 @@ class Enumerated:
         with torch.no_grad():
             # Starts have the place of particles in the sums; two of them make a dimension.
             self.layout: Trace = filled.trace(values, Together(2, filled.nesting))
+
+    @property
+    def largest(self) -> int:
+        """How many numbers the largest table of one start has, with the events of its site."""
+        return max(
+            (s["fn"].batch_shape + s["fn"].event_shape).numel() // 2
+            for s in scored_sites(self.layout)
+        )
 
     def log_evidence(
         self,

@@ -28,6 +28,8 @@ from pyro_klmodes.tracing.terms import model_terms, scored_sites
 
 __all__ = ["NodeModel", "NodeTerm", "SiteView"]
 
+_Group = tuple[str, ...]  # sites that take their nodes in step
+
 
 @dataclass
 class NodeModel:
@@ -98,65 +100,76 @@ class NodeModel:
         self,
         values: Mapping[str, Tensor],  # {site: (S, *batch, *event)}
         positions: Mapping[str, int],
-        apart: Sequence[str] = (),
+        apart: Sequence[str | Sequence[str]] = (),
     ) -> list[NodeTerm]:
         """The terms of ``log p`` at all combinations of nodes.
 
         Args:
             values: nodes of every latent site.
-            positions: which node dimension each site has.
-            apart: sites that the model does not broadcast over: ``torch.vmap`` runs it at all
-                combinations of their nodes, or it is run once for each of them.
+            positions: which node dimension each site has; sites in one position take their nodes
+                in step.
+            apart: sites that the model does not broadcast over, or groups of them that take their
+                nodes in step: ``torch.vmap`` runs it at all combinations of their nodes, or it is
+                run once for each of them.
         """
-        apart = [name for name in apart if len(values[name]) > 1]
-        together = {n: v for n, v in values.items() if n not in apart}
-        laid = {n: self.laid_out(n, v, positions[n]) for n, v in together.items()}
-        if not apart:
+        groups = [(one,) if isinstance(one, str) else tuple(one) for one in apart]
+        groups = [group for group in groups if len(values[group[0]]) > 1]
+        chosen = {name for group in groups for name in group}
+        laid = {n: self.laid_out(n, v, positions[n]) for n, v in values.items() if n not in chosen}
+        if not groups:
             return self._terms(laid)
-        wholes = self._mapped(laid, values, apart) if self.maps else None
+        wholes = self._mapped(laid, values, groups) if self.maps else None
         if wholes is None:
-            wholes = self._one_by_one(laid, values, apart)
-        return [self._placed(t, positions, apart) for t in wholes]
+            wholes = self._one_by_one(laid, values, groups)
+        first = [positions[group[0]] for group in groups]
+        return [self._placed(t, positions, first) for t in wholes]
 
     def _mapped(
-        self, laid: Mapping[str, Tensor], values: Mapping[str, Tensor], apart: Sequence[str]
+        self, laid: Mapping[str, Tensor], values: Mapping[str, Tensor], groups: Sequence[_Group]
     ) -> list[NodeTerm] | None:
-        """Terms ``(*nodes of apart, *shape)`` of one run that is vectorised by torch itself.
+        """Terms ``(*nodes of groups, *shape)`` of one run that is vectorised by torch itself.
 
         None if the model does something that cannot be, as a branch on a value.
         """
         seen: list[NodeTerm] = []
 
-        def run(*chosen: Tensor) -> tuple[Tensor, ...]:
-            seen[:] = self._terms({**laid, **dict(zip(apart, chosen, strict=True))})
+        def run(*chosen: dict[str, Tensor]) -> tuple[Tensor, ...]:
+            here = dict(laid)
+            for values_of in chosen:
+                here.update(values_of)
+            seen[:] = self._terms(here)
             return tuple(t.value for t in seen)
 
         mapped: Callable[..., tuple[Tensor, ...]] = run
-        for i in reversed(range(len(apart))):
-            dims = tuple(0 if i == j else None for j in range(len(apart)))
+        for i in reversed(range(len(groups))):
+            dims = tuple(0 if i == j else None for j in range(len(groups)))
             mapped = torch.vmap(mapped, in_dims=dims, randomness="same")
         try:
             with pyro.validation_enabled(is_validate=False):  # it branches on values
-                found = mapped(*(values[name] for name in apart))
+                found = mapped(*({name: values[name] for name in group} for group in groups))
         except (RuntimeError, ValueError, IndexError, NotImplementedError):
             self.maps = False
             return None
         wholes = []
         for term, whole in zip(seen, found, strict=True):
-            for axis in range(len(apart)):
-                if whole.stride(axis) == 0:  # expanded: it does not depend on the site
+            for axis in range(len(groups)):
+                if whole.stride(axis) == 0:  # expanded: it does not depend on the sites
                     whole = whole.narrow(axis, 0, 1)
             wholes.append(replace(term, value=whole))
         return wholes
 
     def _one_by_one(
-        self, laid: Mapping[str, Tensor], values: Mapping[str, Tensor], apart: Sequence[str]
+        self, laid: Mapping[str, Tensor], values: Mapping[str, Tensor], groups: Sequence[_Group]
     ) -> list[NodeTerm]:
-        """Terms ``(*nodes of apart, *shape)`` of a run for every combination."""
-        sizes = [len(values[name]) for name in apart]
+        """Terms ``(*nodes of groups, *shape)`` of a run for every combination."""
+        sizes = [len(values[group[0]]) for group in groups]
         parts = []
         for choice in itertools.product(*map(range, sizes)):
-            one = {name: values[name][s] for name, s in zip(apart, choice, strict=True)}
+            one = {
+                name: values[name][s]
+                for group, s in zip(groups, choice, strict=True)
+                for name in group
+            }
             parts.append(self._terms({**laid, **one}))
         wholes = []
         for i, term in enumerate(parts[0]):
@@ -165,14 +178,14 @@ class NodeModel:
         return wholes
 
     def _placed(
-        self, term: NodeTerm, positions: Mapping[str, int], apart: Sequence[str]
+        self, term: NodeTerm, positions: Mapping[str, int], of_groups: Sequence[int]
     ) -> NodeTerm:
         """Move the first dimensions to where the nodes of their sites belong."""
         furthest = 1 + self.nesting + max(positions.values())
-        sizes, rest = term.value.shape[: len(apart)], term.value.shape[len(apart) :]
+        sizes, rest = term.value.shape[: len(of_groups)], term.value.shape[len(of_groups) :]
         whole = term.value.reshape(*sizes, *[1] * (furthest - len(rest)), *rest)
-        for name in apart:
-            axis = whole.dim() + self.node_dim(positions[name])
+        for position in of_groups:
+            axis = whole.dim() + self.node_dim(position)
             whole = whole.transpose(0, axis).squeeze(0)
         return replace(term, value=whole)
 

@@ -12,9 +12,9 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_klmodes.tracing.enumeration import pack
+from pyro_klmodes.tracing.enumeration import model_terms_summed, pack
 from pyro_klmodes.tracing.filled import Filled
-from pyro_klmodes.tracing.fillings import Enumerated, weights_of
+from pyro_klmodes.tracing.fillings import sum_over_data, weights_of
 from pyro_klmodes.tracing.randomness import same_random_state
 from pyro_klmodes.tracing.sites import describe
 
@@ -66,8 +66,15 @@ class PosteriorGuide:
             nesting = max((len(s.batch_shape) for s in sites.values()), default=0)
             filled = Filled(self.model, args, kwargs, nesting, points=self.points)
             log_probs = filled.log_probs({n: v[None] for n, v in self.values.items()})
-            _, weights = weights_of(Enumerated(filled, self.values).log_evidence, log_probs)
-            packed = pack(filled.trace(self.values))
+            layout = filled.trace(self.values)
+            packed = pack(layout)
+
+            def log_evidence(at: Mapping[str, Tensor]) -> Tensor:  # {site: (1, *batch)} -> (1,)
+                # without a plate for starts: the guide may be called inside of one for particles
+                terms = model_terms_summed(layout, {n: x[0] for n, x in at.items()})
+                return sum_over_data(terms, -1 - nesting, 1, minibatch=False)
+
+            _, weights = weights_of(log_evidence, log_probs)
         found = {}
         for name in packed.symbols.values():
             site = packed.sites[name]

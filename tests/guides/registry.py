@@ -8,6 +8,8 @@ import torch
 
 from pyro_klmodes import guides
 from pyro_klmodes.guides.site_families import NormalMixture
+from pyro_klmodes.guides.site_families.supports import is_positive
+from pyro_klmodes.guides.site_families.unconstrained import is_real
 
 
 def laplace(loc):
@@ -21,6 +23,43 @@ class MixtureField(guides.AutoMeanField):
     def _create_parameters(self):
         self.families = {name: NormalMixture(3) for name in self.latents}
         super()._create_parameters()
+
+
+def chain(latents):
+    """Sites of which each is in all plates of those before it."""
+    found = []
+    for latent in sorted(latents, key=lambda x: len(x.plates)):
+        if not found or set(found[-1].plates) <= set(latent.plates):
+            found.append(latent)
+    return tuple(latent.name for latent in found)
+
+
+class NormalBlock(guides.AutoBlocks):
+    """One normal over real sites in nested plates."""
+
+    def __init__(self, model, **kwargs):
+        super().__init__(model, [], **kwargs)
+
+    def _members(self):
+        return chain(x for x in self.latents.values() if is_real(x.support))
+
+    def _create_parameters(self):
+        members = self._members()
+        self._asked = (members,) if len(members) > 1 else ()
+        super()._create_parameters()
+
+
+class NormalGammaBlock(NormalBlock):
+    """Numbers in units of a precision, in nested plates."""
+
+    def _members(self):
+        latents = list(self.latents.values())
+        taus = [i for i, x in enumerate(latents) if is_positive(x.support) and not x.event_shape]
+        if not taus:
+            return ()
+        # Pyro's mean-field loss asks for the order of the model
+        after = [x for x in latents[taus[0] :] if is_real(x.support) and not x.event_shape]
+        return chain([latents[taus[0]], *after])
 
 
 #: one density over all latents
@@ -50,6 +89,8 @@ JOINT = {
 SITEWISE = {
     "mean_field": guides.AutoMeanField,
     "mean_field_mixture": MixtureField,
+    "mean_field_normal_block": NormalBlock,
+    "mean_field_normal_gamma_block": NormalGammaBlock,
     "autoregressive": guides.AutoAutoregressive,
     "hierarchical": partial(guides.AutoHierarchical, tails=guides.Gaussian()),
     "student_t": partial(guides.AutoStudentT, df=5.0),

@@ -14,6 +14,7 @@ from pyro_klmodes.guides.site_families.categorical import Categorical
 from pyro_klmodes.guides.site_families.dirichlet import Dirichlet
 from pyro_klmodes.guides.site_families.gamma import Gamma
 from pyro_klmodes.guides.site_families.log_normal import LogNormal
+from pyro_klmodes.guides.site_families.multivariate_normal import MultivariateNormal
 from pyro_klmodes.guides.site_families.normal import Normal
 from pyro_klmodes.guides.site_families.supports import unwrapped
 from pyro_klmodes.guides.site_families.wishart import Wishart
@@ -29,7 +30,7 @@ _DEFAULTS: tuple[SiteFamily, ...] = (
     Bernoulli(),
     Categorical(),
 )
-_ALL: tuple[SiteFamily, ...] = (Normal(), Gamma(), *_DEFAULTS)
+_ALL: tuple[SiteFamily, ...] = (Normal(), MultivariateNormal(), Gamma(), *_DEFAULTS)
 
 
 def default_for(support: Constraint, site: str) -> SiteFamily:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -43,13 +44,14 @@ def iterate(
             objective is -inf or NaN; it must not be an error.
         steps: most evaluations of a row.
         tolerance: positive. It bounds the last step, not the distance from the fixed point, which
-            is up to ``1 / (1 - rho)`` as large for a map with spectral radius rho.
+            is up to ``1 / (1 - rho)`` as large for a map with spectral radius rho. An entry that
+            moves by no more than its rounding error (16 units in the last place) has arrived too.
         skip_converged: call ``step(points, rows)`` with the points ``(A, P)`` of the rows that go
             on and their numbers ``(A,)``, instead of all points.
         callback: called with a ``Progress`` after every evaluation; a true result ends it all.
 
     Returns:
-        The trajectory.
+        The trajectory; after Ctrl-C what there is of it, if there is one evaluation.
 
     Raises:
         InvalidArgument: for numbers out of range, for starts that are not finite, or if ``step``
@@ -80,18 +82,25 @@ def iterate(
         raise InvalidArgument(f"theta0 is not finite in row {bad}; choose another start.")
     rows = Rows(theta0.detach())
     memory = accelerator.start(rows.theta)
-    for number in range(steps):
-        active = rows.active.nonzero()[:, 0] if skip_converged else None
-        mapped, value = _evaluate(step, rows, active)
-        point = rows.update(mapped, value, tolerance, accelerator.patience)
-        progress = Progress(number, rows.theta, rows.value, rows.residual, rows.active)
-        if (callback is not None and callback(progress)) or not progress.active.any():
-            break
-        proposal = accelerator.propose(memory, point)
-        usable = point.accepted & proposal.isfinite().all(-1)
-        fallback = torch.where(point.waiting[:, None], mapped, point.mapped)
-        rows.tried = torch.where(usable[:, None], proposal, fallback)
-    return rows.trajectory()
+    whole, done, interrupted = rows, 0, False  # as they were after an evaluation
+    try:
+        for number in range(steps):
+            active = rows.active.nonzero()[:, 0] if skip_converged else None
+            mapped, value = _evaluate(step, rows, active)
+            point = rows.update(mapped, value, tolerance, accelerator.patience)
+            whole, done = copy(rows), number + 1
+            progress = Progress(number, rows.theta, rows.value, rows.residual, rows.active)
+            if (callback is not None and callback(progress)) or not progress.active.any():
+                break
+            proposal = accelerator.propose(memory, point)
+            usable = point.accepted & proposal.isfinite().all(-1)
+            fallback = torch.where(point.waiting[:, None], mapped, point.mapped)
+            rows.tried = torch.where(usable[:, None], proposal, fallback)
+    except KeyboardInterrupt:
+        if whole is rows:
+            raise
+        whole.values, interrupted = whole.values[:done], True
+    return whole.trajectory(interrupted=interrupted)
 
 
 def _evaluate(

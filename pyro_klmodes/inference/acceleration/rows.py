@@ -13,6 +13,7 @@ from pyro_klmodes.inference.acceleration.trajectory import Trajectory
 __all__ = ["Rows"]
 
 _ROUNDING = 64  # units in the last place by which sums of the same value may differ
+_STILL = 16  # and by which an entry may move that has arrived
 
 
 class Rows:
@@ -59,11 +60,13 @@ class Rows:
         self.value = torch.where(accepted, value, self.value)
         self.best = torch.where(accepted, self.best.max(value), self.best)
         self.residual = torch.where(accepted, distance, self.residual)
-        self.converged = self.converged | (accepted & (self.residual < tolerance))
+        least = _STILL * torch.finfo(mapped.dtype).eps * mapped.abs()
+        still = ((mapped - self.tried).abs() < least.clamp(min=tolerance)).all(-1)
+        self.converged = self.converged | (accepted & still)
         self.values.append(self.value)
         return Point(self.theta, self.mapped, accepted, waiting)
 
-    def trajectory(self) -> Trajectory:
+    def trajectory(self, *, interrupted: bool = False) -> Trajectory:
         """What there is to report."""
         return Trajectory(
             theta=self.theta,
@@ -75,4 +78,5 @@ class Rows:
             evaluations=self.evaluations,
             rejected=self.rejected,
             values=torch.stack(self.values),
+            interrupted=interrupted,
         )

@@ -37,13 +37,14 @@ class Trajectory:
         mapped: the map there, one step further, whose value is not known.
         value: the objective at ``theta``.
         residual: the largest entry of ``|mapped - theta|``.
-        converged: whether that was below the tolerance.
+        converged: whether that was below the tolerance, or the rounding errors.
         failed: where the iteration ended since map or objective were not finite, be it at the
             start or after a plain step.
         evaluations: how often the map was needed.
         rejected: how many proposals were worse than the point they were made from, or not finite.
         values: the objective at the accepted point after every evaluation. It never falls, but
             for rounding, unless it falls along the map itself.
+        interrupted: whether Ctrl-C ended the iterations.
     """
 
     theta: Tensor  # (R, P)
@@ -55,3 +56,4 @@ class Trajectory:
     evaluations: Tensor  # (R,)
     rejected: Tensor  # (R,)
     values: Tensor  # (T, R)
+    interrupted: bool = False

@@ -6,10 +6,11 @@ from typing import Any
 
 from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.guides import AutoMeanField
+from pyro_klmodes.guides.blocks import checked_blocks
 from pyro_klmodes.inference.calling import shown
 from pyro_klmodes.inference.result import FittedGuide
 
-__all__ = ["check_counts", "checked_step", "own_guide"]
+__all__ = ["check_counts", "checked_step", "own_blocks", "own_guide"]
 
 
 def own_guide(guide: Any) -> AutoMeanField | None:
@@ -26,6 +27,21 @@ def own_guide(guide: Any) -> AutoMeanField | None:
         f"guide is {shown(guide)}; coordinate ascent has updates for the sites of an "
         "AutoMeanField. Pass AutoMeanField(model), or no guide to have one made."
     )
+
+
+def own_blocks(blocks: Any, guide: AutoMeanField | None) -> tuple[tuple[str, ...], ...]:
+    """Groups of names, of a guide that is to be made.
+
+    Raises:
+        InvalidArgument: if they are something else, or if there is a guide.
+    """
+    found = checked_blocks(blocks)
+    if found and guide is not None:
+        raise InvalidArgument(
+            f"blocks={blocks!r} says which guide to make, and there is one. Pass "
+            f"guide=AutoBlocks(model, {list(found)!r}) alone, or blocks= alone."
+        )
+    return found
 
 
 def checked_step(step: Any) -> Any:

@@ -24,7 +24,7 @@ from pyro_klmodes.guides.site_families import (
 )
 from pyro_klmodes.guides.site_families.supports import number_of_categories
 
-__all__ = ["Coordinates"]
+__all__ = ["Coordinates", "annihilator"]
 
 #: where a fourth of the way out of the usual range a function that is not affine shows
 _STEPS = (-1.5, -0.4, 0.7, 1.6)
@@ -90,16 +90,16 @@ class Coordinates:
             t = base.new_tensor(_STEPS)
             direction = self._randn(self.shape, base.dtype)
             x = base + self._column(t) * direction
-            return x, _annihilator(torch.stack([torch.ones_like(t), t, t * t]))
+            return x, annihilator(torch.stack([torch.ones_like(t), t, t * t]))
         if isinstance(family, Gamma):
             t = base.new_tensor(_STEPS).exp()
-            return base * self._column(t), _annihilator(torch.stack([t.new_ones(4), t.log(), t]))
+            return base * self._column(t), annihilator(torch.stack([t.new_ones(4), t.log(), t]))
         if isinstance(family, Beta):
             t = base.new_tensor(_STEPS).sigmoid()
             flip = self._randn(self.shape, base.dtype) > 0
             x = torch.where(flip, 1 - self._column(t), self._column(t))
             logs = [t.new_ones(4), t.log(), (-t).log1p()]
-            return x, _annihilator(torch.stack(logs))
+            return x, annihilator(torch.stack(logs))
         if isinstance(family, Dirichlet):
             return self._dirichlet_line(base)
         return self._wishart_line(base)
@@ -112,7 +112,7 @@ class Coordinates:
         order = self._randn(self.shape, base.dtype).argsort(-1)
         norm = torch.logsumexp(t[:, None] * logs, -1)
         x = (self._column(t) * logs[order] - self._column(norm)).exp()
-        return x, _annihilator(torch.stack([t.new_ones(4), t, norm]))
+        return x, annihilator(torch.stack([t.new_ones(4), t, norm]))
 
     def _wishart_line(self, base: Tensor) -> tuple[Tensor, Tensor]:
         """``A (p I + q B) A'`` with a matrix A of its own for every element."""
@@ -129,8 +129,8 @@ class Coordinates:
         det = torch.linalg.slogdet(middle).logabsdet
         if size == 1:  # log det and the entry are those of a Gamma; one point less is needed
             t = middle[:4, 0, 0]
-            return x[:4], _annihilator(torch.stack([torch.ones_like(t), t, t.log()]))
-        return 0.5 * (x + x.mT), _annihilator(torch.stack([torch.ones_like(p), p, q, det]))
+            return x[:4], annihilator(torch.stack([torch.ones_like(t), t, t.log()]))
+        return 0.5 * (x + x.mT), annihilator(torch.stack([torch.ones_like(p), p, q, det]))
 
     def switches(self, dim: int) -> Tensor:  # (2 + 2 bits, *shape)
         """Two values a and b, and both mixed by the bits of the index along a dimension."""
@@ -150,7 +150,7 @@ class Coordinates:
         return torch.randn(shape, generator=self.generator, dtype=dtype)
 
 
-def _annihilator(
+def annihilator(
     functions: Tensor,  # (n, n + 1), each row a function at the points
 ) -> Tensor:  # (n + 1,)
     """The combination of points at which all functions vanish."""

@@ -45,12 +45,18 @@ class Expectation:
         self.plan = plan
 
     def points(self, params: Mapping[str, Params]) -> dict[str, Tensor]:
-        """Points of all sites, differentiable."""
-        return {name: rule.points(params[name]) for name, rule in self.plan.rules.items()}
+        """Points of all sites that have some, differentiable."""
+        found: dict[str, Tensor] = {}
+        for rule in self.plan.rules.values():
+            found.update(rule.points(params))
+        return found
 
     def nodes(self, points: Mapping[str, Tensor]) -> dict[str, Nodes]:
         """Nodes of all sites at some points."""
-        return {name: rule.nodes(points[name]) for name, rule in self.plan.rules.items()}
+        found: dict[str, Nodes] = {}
+        for rule in self.plan.rules.values():
+            found.update(rule.nodes(points))
+        return {name: found[name] for name in self.plan.model.sites}
 
     def terms(self, nodes: Mapping[str, Nodes]) -> list[NodeTerm]:
         """The terms of the log-joint at all combinations of nodes."""
@@ -70,9 +76,10 @@ class Expectation:
     ) -> Tensor:  # (*batch)
         """The expectation of one term, scaled, for every element of its plates."""
         plan, value = self.plan, term.value.clamp(min=IMPOSSIBLE)
-        for name, node in nodes.items():
+        for name, depending in plan.terms.items():
+            node = nodes[name]
             dim = plan.model.node_dim(plan.positions[name])
-            if term.name not in plan.choices[name].found.terms or len(node.values) == 1:
+            if term.name not in depending or len(node.values) == 1:
                 continue
             if value.dim() < -dim or value.shape[dim] == 1:
                 continue
@@ -98,9 +105,9 @@ class Expectation:
     def entropy(self, params: Mapping[str, Params]) -> Tensor:
         """The entropy of ``q`` in the space of the points, minibatches scaled up."""
         parts = []
-        for name, rule in self.plan.rules.items():
+        entropies = [e for rule in self.plan.rules.values() for e in rule.entropy(params).items()]
+        for name, members in entropies:
             view = self.plan.model.sites[name]
-            members = rule.entropy(params[name])
             batch_dim = len(view.shape) - view.fn.event_dim
             each = sum_rightmost(members, members.dim() - batch_dim)
             if view.mask is not None:

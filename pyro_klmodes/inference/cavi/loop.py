@@ -20,7 +20,7 @@ __all__ = ["Loop"]
 _INNER_TOLERANCE, _INNER = 1e-3, 20
 
 
-@dataclass
+@dataclass(repr=False)
 class Loop:
     """The sweeps of one fit.
 
@@ -31,6 +31,7 @@ class Loop:
         told: the callbacks.
         tolerance: of changes of points.
         losses: minus the ELBO after every sweep.
+        advance: what is told of every sweep in words, for a progress bar.
     """
 
     model: Callable[..., Any]
@@ -39,6 +40,7 @@ class Loop:
     told: Callbacks
     tolerance: float
     losses: list[float] = field(default_factory=list)
+    advance: Callable[[str], None] = lambda words: None
     _done: int = 0  # runs of the models of batches before
 
     @property
@@ -54,6 +56,7 @@ class Loop:
             rho = self.length(number)
             moved = sweeper.sweep(rho)
             self.losses.append(-sweeper.elbo)
+            self.advance(f"ELBO {sweeper.elbo:.6g}, last change {moved:.1e}")
             if self.told.after_step(self._info(None)):
                 return False
             if moved <= limit * rho:
@@ -78,6 +81,7 @@ class Loop:
             self._done += self.ready.plan.model.runs
             self.ready.at(model)
             self._step(self.length(number))
+            self.advance(f"ELBO of the batch {self.ready.sweeper.elbo:.6g}")
             if self.told.after_step(self._info(stream.epoch)):
                 return
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from pyro_klmodes.errors import UnsupportedStructure
+from pyro_klmodes.inference.cavi.blocks import BlockChoice
 from pyro_klmodes.inference.cavi.choice import Choice, named
 from pyro_klmodes.inference.cavi.comparisons import agree
 from pyro_klmodes.inference.cavi.report import ConjugacyReport
-from pyro_klmodes.inference.cavi.rules.base import Nodes, Rule
+from pyro_klmodes.inference.cavi.rules.base import JointRule, Nodes, Single
 from pyro_klmodes.tracing.node_runs import NodeModel
 
 __all__ = ["Plan"]
@@ -31,17 +33,19 @@ class Plan:
         model: with its arguments.
         choices: by site.
         report: on conjugacy.
-        positions: node dimension of every site.
-        apart: sites whose nodes need a run each.
-        rules: by site, for the present sizes of minibatches.
+        blocks: sites that share a factor.
+        positions: node dimension of every site, the same for the sites of a block.
+        apart: sites whose nodes need a run each; of a block, all its sites.
+        rules: by the first site of each factor in the model, for the present sizes of minibatches.
     """
 
     model: NodeModel
     choices: Mapping[str, Choice]
     report: ConjugacyReport
+    blocks: Sequence[BlockChoice] = ()
     positions: dict[str, int] = field(default_factory=dict)
-    apart: tuple[str, ...] = ()
-    rules: dict[str, Rule] = field(default_factory=dict)
+    apart: tuple[str | tuple[str, ...], ...] = ()
+    rules: dict[str, JointRule] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.bind(self.model)
@@ -51,10 +55,35 @@ class Plan:
         before = {n: v.shape for n, v in self.model.sites.items()} if self.rules else {}
         model.validates, model.maps = self.model.validates, self.model.maps
         self.model = model
-        for name, choice in self.choices.items():
-            shape = model.sites[name].shape
-            if before.get(name) != shape:
-                self.rules[name] = choice.rule(shape)
+        shapes = {name: view.shape for name, view in model.sites.items()}
+        for first, sites in self.factors.items():
+            if all(before.get(name) == shapes[name] for name in sites):
+                continue
+            block = next((b for b in self.blocks if first in b.sites), None)
+            if block is not None:
+                self.rules[first] = block.rule()
+            else:
+                self.rules[first] = Single(first, self.choices[first].rule(shapes[first]))
+
+    @cached_property
+    def factors(self) -> dict[str, tuple[str, ...]]:
+        """The sites of every factor of the guide, by the first of them in the model."""
+        found: dict[str, tuple[str, ...]] = {}
+        seen: set[str] = set()
+        for name in self.choices:
+            block = next((b.sites for b in self.blocks if name in b.sites), (name,))
+            if name not in seen:
+                found[name] = block
+                seen.update(block)
+        return found
+
+    @cached_property
+    def terms(self) -> dict[str, frozenset[str]]:
+        """The terms that depend on any site of a factor, by its first site."""
+        found = {}
+        for first, sites in self.factors.items():
+            found[first] = frozenset().union(*(self.choices[n].found.terms for n in sites))
+        return found
 
     def meets(self, one: str, other: str) -> bool:
         """Whether a term depends on two sites."""
@@ -67,17 +96,19 @@ class Plan:
             UnsupportedStructure: if nothing does, or if it would take too much.
         """
         self._check_sizes(nodes)
-        names = list(self.choices)
-        narrow = self._colours()
-        wide = {name: i for i, name in enumerate(names)}
-        failing = [n for n, c in self.choices.items() if not c.found.broadcasts]
-        several = [n for n in names if len(nodes[n].values) > 1]
-        continuous = [n for n in several if not self.choices[n].latent.discrete]
+        factors = self.factors
+        narrow = self._spread_over(self._colours())
+        wide = self._spread_over({first: i for i, first in enumerate(factors)})
+        failing = [f for f, sites in factors.items() if not self._broadcasts(sites)]
+        several = [f for f, sites in factors.items() if len(nodes[sites[0]].values) > 1]
+        continuous = [f for f in several if not self.choices[f].latent.discrete]
         tries = [(narrow, failing), (wide, failing), (wide, continuous), (wide, several)]
         for positions, apart in tries:
             if max(positions.values()) >= _MOST_DIMS or not self._few_runs(apart, nodes):
                 continue
-            self.positions, self.apart = dict(positions), tuple(apart)
+            groups = [factors[f] for f in apart]
+            self.positions = dict(positions)
+            self.apart = tuple(g[0] if len(g) == 1 else g for g in groups)
             if self._works(nodes):
                 return
         dims = 1 + max(narrow.values())
@@ -93,14 +124,23 @@ class Plan:
             f"need it: {', '.join(repr(n) for n in failing or several)}."
         )
 
+    def _broadcasts(self, sites: Sequence[str]) -> bool:
+        blocks = all(b.found.broadcasts for b in self.blocks if b.sites == tuple(sites))
+        return blocks and all(self.choices[n].found.broadcasts for n in sites)
+
+    def _spread_over(self, positions: Mapping[str, int]) -> dict[str, int]:
+        """Positions of factors for all their sites."""
+        factors = self.factors
+        return {n: positions[first] for first, sites in factors.items() for n in sites}
+
     def _few_runs(self, apart: list[str], nodes: Mapping[str, Nodes]) -> bool:
         return math.prod(len(nodes[n].values) for n in apart) <= _MOST_RUNS
 
     def _check_sizes(self, nodes: Mapping[str, Nodes]) -> None:
         terms: dict[str, list[str]] = {}
-        for name, choice in self.choices.items():
-            for term in choice.found.terms:
-                terms.setdefault(term, []).append(name)
+        for first, own in self.terms.items():
+            for term in own:
+                terms.setdefault(term, []).append(first)
         for term, sites in terms.items():
             counts = [len(nodes[n].values) for n in sites]
             if math.prod(counts) > _LARGEST:
@@ -114,11 +154,11 @@ class Plan:
                 )
 
     def _colours(self) -> dict[str, int]:
-        """The first dimension for every site that no site it meets has."""
+        """The first dimension for every factor that no factor it meets has."""
         found: dict[str, int] = {}
-        for name in self.choices:
-            taken = {c for other, c in found.items() if self.meets(name, other)}
-            found[name] = next(c for c in range(len(self.choices)) if c not in taken)
+        for first, own in self.terms.items():
+            taken = {c for other, c in found.items() if own & self.terms[other]}
+            found[first] = next(c for c in range(len(self.terms)) if c not in taken)
         return found
 
     @torch.no_grad()
@@ -128,7 +168,7 @@ class Plan:
         try:
             terms = self.model.terms(values, self.positions, self.apart)
         except (RuntimeError, ValueError, IndexError):
-            if len(self.apart) == sum(len(v) > 1 for v in values.values()):
+            if len(self.apart) == sum(len(values[f]) > 1 for f in self.factors):
                 raise
             return False
         generator = torch.Generator().manual_seed(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,11 @@ import torch
 from pyro import poutine
 
 from pyro_klmodes.errors import InvalidArgument, UnsupportedStructure
-from pyro_klmodes.guides import AutoMeanField
+from pyro_klmodes.guides import AutoBlocks, AutoMeanField
+from pyro_klmodes.guides.block_families import block_families
 from pyro_klmodes.guides.latents import Latent, latents_of
 from pyro_klmodes.guides.site_families import Bernoulli, Categorical, Normal
+from pyro_klmodes.inference.cavi.blocks import choose_block
 from pyro_klmodes.inference.cavi.choice import Choice, choose
 from pyro_klmodes.inference.cavi.conjugate import conjugate_family
 from pyro_klmodes.inference.cavi.expectation import Expectation
@@ -64,6 +66,7 @@ def prepare(
     kwargs: Mapping[str, Any],
     *,
     exact: bool,
+    blocks: Sequence[Sequence[str]] = (),
     full_call: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None,
 ) -> Prepared:
     """Look at a model and decide how every site is updated.
@@ -74,6 +77,7 @@ def prepare(
         args: what both are called with.
         kwargs: likewise.
         exact: whether sites that are not conjugate are refused.
+        blocks: sites that share a factor in the guide to make.
         full_call: arguments with all data, if those are a minibatch: the guide is made for them.
 
     Raises:
@@ -88,7 +92,7 @@ def prepare(
         )
     whole = full_call or (args, kwargs)
     if guide is None:
-        guide = _made(model, run, whole)
+        guide = _made(model, run, whole, blocks)
     guide(*whole[0], **whole[1])
     if whole != (args, kwargs):
         guide(*args, **kwargs)
@@ -96,20 +100,28 @@ def prepare(
     probe = Probe(run, guide.latents)
     choices: dict[str, Choice] = {}
     better = {}
+    joint = [choose_block(probe, block) for block in getattr(guide, "blocks", ())]
+    in_blocks = {name: block for block in joint for name in block.sites}
     for name in run.sites:
+        if name in in_blocks:
+            choices[name] = in_blocks[name].choices[name]
+            continue
         latent, family = guide.latents[name], guide.families[name]
         choices[name] = choose(latent, family, _found(probe, name, family, latent))
         if not choices[name].exact and choices[name].found.bent:
             other, found = conjugate_family(latent, probe)
             better[name] = other if not found.bent and other != family else None
-    report = ConjugacyReport({n: c.report(better.get(n)) for n, c in choices.items()})
+    reports = {n: c.report(better.get(n)) for n, c in choices.items() if n not in in_blocks}
+    for block in joint:
+        reports.update(block.report())
+    report = ConjugacyReport({n: reports[n] for n in choices})
     if exact and not report.conjugate:
         lines = "\n".join(f"  {report[name]}" for name in report.others)
         raise UnsupportedStructure(
             f"exact=True, and {len(report.others)} of {len(choices)} sites are not conditionally "
             f"conjugate:\n{lines}\nChange their families or priors, or use exact=False."
         )
-    plan = Plan(run, choices, report)
+    plan = Plan(run, choices, report, joint)
     state = GuideState(guide)
     expectation = Expectation(plan)
     sweeper = Sweeper(expectation, state.batch(run.indices))
@@ -128,8 +140,9 @@ def _made(
     model: Callable[..., Any],
     run: NodeModel,
     call: tuple[tuple[Any, ...], Mapping[str, Any]],
+    blocks: Sequence[Sequence[str]],
 ) -> AutoMeanField:
-    """A mean-field guide with a conjugate family for every site that has one.
+    """A guide with a conjugate family for every site that has one, and a joint one for blocks.
 
     Sites marked for enumeration are latent here: the guide is given the model without the marks.
     """
@@ -138,7 +151,11 @@ def _made(
     with same_random_state(), torch.no_grad():
         latents = latents_of(prototype_of(bare, run.args, run.kwargs, first.init_loc_fn))
     probe = Probe(run, latents)
-    families = {name: conjugate_family(latents[name], probe)[0] for name in run.sites}
+    block_families(blocks, latents)  # complains of blocks
+    alone = [name for name in run.sites if not any(name in block for block in blocks)]
+    families = {name: conjugate_family(latents[name], probe)[0] for name in alone}
+    if blocks:
+        return AutoBlocks(bare, blocks, families=families)
     return AutoMeanField(bare, families=families)
 
 

@@ -37,6 +37,8 @@ class CAVIResult(FitResult):
 
     def __repr__(self) -> str:
         ended = "converged" if self.converged else "not converged"
+        if self.interrupted:
+            ended = "interrupted"
         elbo = f", elbo={float(self.elbos[-1]):.6g}" if self.steps else ""
         return f"CAVIResult(sweeps={self.steps}{elbo}, {ended}, evaluations={self.evaluations})"
 

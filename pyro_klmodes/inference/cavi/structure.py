@@ -20,6 +20,8 @@ __all__ = ["IMPOSSIBLE", "Found", "Probe", "with_jacobian"]
 
 #: the log-probability of what cannot be
 IMPOSSIBLE = -1e30
+#: discrete sites are set to so many of their states in turn
+_MOST_STATES = 16
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,26 @@ class Probe:
             found[name] = at.constrained(at.random()).unsqueeze(0)
         return found
 
+    def settings(self, name: str) -> list[dict[str, Tensor]]:
+        """Random values of all sites, with all discrete ones but ``name`` in each of their states.
+
+        A term may see a site in some of these states only: ``gate * weight.exp()``.
+        """
+        first = self.elsewhere()
+        counts = {
+            n: number_of_categories(latent.support) or 2
+            for n, latent in self.latents.items()
+            if latent.discrete and n != name and n in first
+        }
+        most = min(max(counts.values(), default=0), _MOST_STATES)
+        return [first] + [
+            {
+                **self.elsewhere(),
+                **{n: torch.full_like(first[n], min(s, count - 1)) for n, count in counts.items()},
+            }
+            for s in range(most)
+        ]
+
     @torch.no_grad()
     def __call__(self, name: str, family: Any) -> Found:
         """Find out about one site.
@@ -92,8 +114,21 @@ class Probe:
         Raises:
             UnsupportedStructure: if the model does not run at many values one by one either.
         """
+        found = [self._at(name, family, others) for others in self.settings(name)]
+        meeting: dict[int, str] = {}
+        for one in found:
+            meeting = {**one.meeting, **meeting}
+        return Found(
+            frozenset().union(*(one.terms for one in found)),
+            tuple(dict.fromkeys(term for one in found for term in one.bent)),
+            meeting,
+            frozenset().union(*(one.elsewhere for one in found)),
+            all(one.broadcasts for one in found),
+        )
+
+    def _at(self, name: str, family: Any, others: Mapping[str, Tensor]) -> Found:
+        """Find out about one site at given values of the others."""
         at = self.coordinates(name, family)
-        others = self.elsewhere()
         if self.latents[name].discrete:
             return self._discrete(name, at, others)
         line, combination = at.line()
@@ -108,7 +143,7 @@ class Probe:
             rows.append(more)
             begin += len(more)
         coordinates = torch.cat(rows)
-        terms, broadcasts = self._run(name, at.constrained(coordinates), others)
+        terms, broadcasts = self.run({name: at.constrained(coordinates)}, others)
         log_det = at.log_det(coordinates)
         if log_det is not None:
             log_det = self.model.laid_out_batch(log_det, 0)
@@ -137,7 +172,7 @@ class Probe:
         states = torch.arange(n).reshape(-1, *([1] * len(at.shape))).expand(n, *at.shape)
         states = states.to(latent.initial)
         mixed = torch.stack([at.random() for _ in range(3)])
-        terms, broadcasts = self._run(name, torch.cat([states, mixed]), others)
+        terms, broadcasts = self.run({name: torch.cat([states, mixed])}, others)
         dim = self.model.node_dim(0)
         inside = [t for t in terms if t.depends_on(dim)]
         elsewhere = set()
@@ -167,7 +202,7 @@ class Probe:
                 row = base.clone().flatten()
                 row[element] = level
                 rows.append(row.reshape(base.shape))
-        terms, _ = self._run(name, torch.stack(rows), others)
+        terms, _ = self.run({name: torch.stack(rows)}, others)
         dim = self.model.node_dim(0)
         bent = []
         for term in terms:
@@ -177,31 +212,34 @@ class Probe:
                     bent.append(term.name)
         return bent
 
-    def _run(
-        self, name: str, values: Tensor, others: Mapping[str, Tensor]
+    def run(
+        self, values: Mapping[str, Tensor], others: Mapping[str, Tensor]
     ) -> tuple[list[NodeTerm], bool]:
-        """Terms at many values of one site; in runs of their own if the model needs that."""
-        nodes = {**others, name: values}
+        """Terms at many values of one site, or of several in step, in node dimension 0.
+
+        In runs of their own if the model needs that, which the second result says.
+        """
+        nodes = {**others, **values}
         positions = dict.fromkeys(self.model.sites, 0)
-        dim = self.model.node_dim(0)
         try:
             terms = self.model.terms(nodes, positions)
         except (RuntimeError, ValueError, IndexError):
             terms = []
-        if terms and self._agrees(terms, nodes, positions, name, dim):
+        if terms and self._agrees(terms, nodes, positions, values):
             return _bounded(terms), True
-        return _bounded(self.model.terms(nodes, positions, apart=[name])), False
+        return _bounded(self.model.terms(nodes, positions, apart=[tuple(values)])), False
 
     def _agrees(
         self,
         terms: list[NodeTerm],
         nodes: Mapping[str, Tensor],
         positions: Mapping[str, int],
-        name: str,
-        dim: int,
+        values: Mapping[str, Tensor],
     ) -> bool:
-        for s in (0, len(nodes[name]) - 1):
-            one = self.model.terms({**nodes, name: nodes[name][s : s + 1]}, positions)
+        dim = self.model.node_dim(0)
+        for s in (0, len(next(iter(values.values()))) - 1):
+            single = {name: v[s : s + 1] for name, v in values.items()}
+            one = self.model.terms({**nodes, **single}, positions)
             if not agree(terms, one, {dim: s}):
                 return False
         return True

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pyro_klmodes.errors import NonFiniteLoss, NotMonotone
+from pyro_klmodes.errors import NonFiniteLoss, NotMonotone, UnsupportedStructure
 from pyro_klmodes.inference.cavi.expectation import Evaluation, Expectation
 from pyro_klmodes.inference.cavi.rules.base import Nodes
 
@@ -94,17 +94,18 @@ class Sweeper:
         plan = self.expectation.plan
         moved = 0.0
         for name, rule in plan.rules.items():
-            if sites is not None and name not in sites:
+            if sites is not None and not any(site in sites for site in rule.sites):
                 continue
-            if any(plan.meets(name, other) for other in self._since):
+            if any(plan.meets(site, other) for other in self._since for site in rule.sites):
                 self._refresh(guarded=guarded)
-            before = self.evaluation.points[name] if not self._since else self._points(name)
+            before = self._points(name)
             if guarded and not rule.ascends:
                 self._guarded(name, rho)
             else:
-                self.params[name] = self._stepped(name, rho)
-                self._since.add(name)
-            moved = max(moved, _distance(before, self._points(name)))
+                self.params.update(self._stepped(name, rho))
+                self._since.update(rule.sites)
+            after = self._points(name)
+            moved = max(moved, *(_distance(before[n], after[n]) for n in after))
         if self._since:
             self._refresh(guarded=guarded)
         return moved
@@ -121,30 +122,62 @@ class Sweeper:
                 "values? Small steps may still work: CAVI(..., step=0.1)."
             )
 
-    def _stepped(self, name: str, rho: float) -> _SiteParams:
-        assert self._last is not None
+    def _stepped(self, name: str, rho: float) -> dict[str, _SiteParams]:
+        """Parameters of the sites of a factor after its step."""
+        last = self.evaluation if self._last is None else self._last
         plan = self.expectation.plan
-        rule, view = plan.rules[name], plan.model.sites[name]
-        old, last = self.params[name], self._last
-        gradient = last.gradients[name] / view.ratio
+        rule = plan.rules[name]
+        old = {site: self.params[site] for site in rule.sites}
+        gradients = {
+            site: last.gradients[site] / plan.model.sites[site].ratio
+            for site in rule.sites
+            if site in last.gradients
+        }
+        points = {site: last.points[site] for site in gradients}
         with torch.no_grad():
             try:
-                new = rule.step(old, last.points[name], gradient, rho)
+                new = rule.step(old, points, gradients, rho)
             except torch.linalg.LinAlgError:
-                new = {p: torch.full_like(v, math.nan) for p, v in old.items()}
-            if view.mask is not None and not bool(view.mask.all()):
                 new = {
-                    p: _where(view.mask, new[p], old[p], len(view.shape) - view.fn.event_dim)
-                    for p in old
+                    site: {p: torch.full_like(v, math.nan) for p, v in params.items()}
+                    for site, params in old.items()
                 }
-        bad = [p for p, v in new.items() if not bool(torch.isfinite(v).all())]
+        for site in rule.sites:
+            view = plan.model.sites[site]
+            if view.mask is not None and not bool(view.mask.all()):
+                self._refuse_use(name, view.mask, gradient)
+                batch_dim = len(view.shape) - view.fn.event_dim
+                for p, value in new[site].items():
+                    new[site][p] = _where(view.mask, value, old[site][p], batch_dim)
+            self._check(site, new[site])
+        return new
+
+    @staticmethod
+    def _check(site: str, params: _SiteParams) -> None:
+        bad = [p for p, v in params.items() if not bool(torch.isfinite(v).all())]
         if bad:
             raise NonFiniteLoss(
-                f"the update of site '{name}' has no proper distribution: {', '.join(bad)} is not "
+                f"the update of site '{site}' has no proper distribution: {', '.join(bad)} is not "
                 "finite. Nothing determines the site, or the data are not finite: give it a "
                 "proper prior, and check the data."
             )
-        return new
+
+    def _refuse_use(
+        self,
+        name: str,
+        mask: Tensor,  # (*batch)
+        gradient: Tensor,  # (S, *batch, *event)
+    ) -> None:
+        """What is masked has no distribution, and stays as it is: nothing may depend on it."""
+        view = self.expectation.plan.model.sites[name]
+        batch_dim = len(view.shape) - view.fn.event_dim
+        masked = [_where(mask, torch.zeros_like(g), g, batch_dim) for g in gradient]
+        if any(bool((g != 0).any()) for g in masked):
+            raise UnsupportedStructure(
+                f"site '{name}' is masked where other sites depend on its values: a flat prior "
+                "in all but name, for which there is no update. Give it a wide proper prior, or "
+                "mask what depends on it too."
+            )
 
     def _guarded(self, name: str, rho: float) -> None:
         """A step as long as the ELBO allows; it is tried longer again the next time."""
@@ -153,7 +186,7 @@ class Sweeper:
         length = min(rho, 2 * self.lengths.get(name, rho))
         for _ in range(_HALVINGS):
             try:
-                trial = {**self.params, name: self._stepped(name, length)}
+                trial = {**self.params, **self._stepped(name, length)}
                 found = self._evaluated(trial)
             except NonFiniteLoss:
                 found = None
@@ -163,9 +196,9 @@ class Sweeper:
                 return
             length /= 2
 
-    def _points(self, name: str) -> Tensor:
+    def _points(self, name: str) -> dict[str, Tensor]:
         with torch.no_grad():
-            return self.expectation.plan.rules[name].points(self.params[name])
+            return self.expectation.plan.rules[name].points(self.params)
 
     def _evaluated(self, params: Mapping[str, _SiteParams]) -> Evaluation:
         found = self.expectation.evaluate(params)

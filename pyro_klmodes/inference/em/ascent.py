@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -50,15 +52,15 @@ class EMMap:
     ) -> tuple[Tensor, Tensor]:  # (A, P), (A,)
         """The next points, and the bound at these ones: NaN where a start has failed.
 
-        Points that an accelerator proposes may lie outside of what constrains the parameters; the
-        bound is -inf there, and the model does not get to see them.
+        Points that an accelerator proposes may lie outside of what constrains the parameters, or
+        have variances below the floor; the bound is -inf there, and the model does not get to see
+        them.
         """
         starts = list(range(len(flat))) if rows is None else rows.tolist()
         values = self.parameters.shaped(flat)
-        allowed = self.parameters.allowed(values)
         mapped = torch.full_like(flat, torch.nan)
         bound = flat.new_full((len(flat),), -torch.inf)
-        inside = [row for row, ok in enumerate(allowed.tolist()) if ok]
+        inside = self._inside(flat, values, starts)
         if not inside:
             return mapped, bound
         values = {n: v[inside] for n, v in values.items()}
@@ -76,8 +78,30 @@ class EMMap:
         self._count += 1
         return mapped, bound
 
+    def _inside(self, flat: Tensor, values: Mapping[str, Tensor], starts: list[int]) -> list[int]:
+        """The rows that the model gets to see."""
+        allowed = self.parameters.allowed(values).tolist()
+        rows = [row for row, ok in enumerate(allowed) if ok]
+        proposed = [
+            row
+            for row in rows
+            if starts[row] in self._image
+            and not torch.equal(self._image[starts[row]][0], flat[row])
+        ]
+        if proposed:
+            kept = self._above_floor({n: v[proposed] for n, v in values.items()})
+            low = {row for row, ok in zip(proposed, kept.tolist(), strict=True) if not ok}
+            rows = [row for row in rows if row not in low]
+        return rows
+
+    def _above_floor(self, values: Mapping[str, Tensor]) -> Tensor:  # (A,)
+        raised = self.parameters.flat(self.m_step.closed.raised(values))
+        given = self.parameters.flat(values)
+        close = _rounding(given) * given.abs().amax(1, keepdim=True)
+        return ((raised - given).abs() <= close).all(1)
+
     def _check(self, flat: Tensor, bound: Tensor, starts: list[int]) -> None:
-        rounding = torch.finfo(bound.dtype).eps ** 0.75
+        rounding = _rounding(bound)
         for row, start in enumerate(starts):
             if start not in self._image:
                 continue
@@ -97,3 +121,7 @@ class EMMap:
             "Does the model draw random numbers besides its sites, or change from call to call? "
             f"If not, please report it.{moved}"
         )
+
+
+def _rounding(x: Tensor) -> float:
+    return float(torch.finfo(x.dtype).eps ** 0.75)

@@ -15,7 +15,7 @@ from pyro_klmodes.guides import AutoMeanField
 from pyro_klmodes.inference.calling import shown
 from pyro_klmodes.inference.cavi.prepare import Prepared, prepare
 from pyro_klmodes.inference.cavi.rules.base import Nodes
-from pyro_klmodes.inference.em.e_step import EStep, Expected
+from pyro_klmodes.inference.em.e_step import EStep, Expected, check_guide
 from pyro_klmodes.inference.em.parameters import Parameters
 from pyro_klmodes.inference.iterate_log import checked_whole
 from pyro_klmodes.tracing.filled import Filled
@@ -56,6 +56,8 @@ class CoordinateAscent(EStep):
 
     def __post_init__(self) -> None:
         checked_whole("sweeps", self.sweeps, 1)
+        if self.guide is not None:
+            check_guide(self.guide)
         if not isinstance(self.guide, AutoMeanField | None):
             raise InvalidArgument(
                 f"guide is {shown(self.guide)}; coordinate ascent is for AutoMeanField. Other "

@@ -8,10 +8,12 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor
 
+from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.inference.calling import shown
 from pyro_klmodes.inference.em.parameters import Parameters
 from pyro_klmodes.tracing.filled import Filled
 
-__all__ = ["EStep", "Expected", "RunningEStep"]
+__all__ = ["EStep", "Expected", "RunningEStep", "check_guide"]
 
 
 class Expected(NamedTuple):
@@ -61,3 +63,20 @@ class EStep(ABC):
         parameters: Parameters,
     ) -> RunningEStep:
         """Get ready for one model and its data."""
+
+
+def check_guide(guide: Any) -> None:
+    """Refuse what is no guide.
+
+    Raises:
+        InvalidArgument: saying what to pass.
+    """
+    if isinstance(guide, type):
+        raise InvalidArgument(
+            f"guide is {shown(guide)}; make an object of it, as in AutoNormal(model)."
+        )
+    if not callable(guide):
+        raise InvalidArgument(
+            f"guide is {shown(guide)}; it must be a function or a module with pyro.sample "
+            "statements."
+        )

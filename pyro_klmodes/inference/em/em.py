@@ -20,9 +20,10 @@ from pyro_klmodes.inference.acceleration import (
     iterate,
 )
 from pyro_klmodes.inference.batches import check_batches
-from pyro_klmodes.inference.calling import check_positional, shown
+from pyro_klmodes.inference.calling import check_positional, check_signatures
+from pyro_klmodes.inference.em.arguments import as_starts, check_lengths, checked_options
 from pyro_klmodes.inference.em.ascent import EMMap
-from pyro_klmodes.inference.em.data import Data, check_divisible
+from pyro_klmodes.inference.em.data import Data, check_divisible, refuse_minibatches
 from pyro_klmodes.inference.em.e_step import EStep
 from pyro_klmodes.inference.em.exact import Exact
 from pyro_klmodes.inference.em.m_step import MStep
@@ -31,13 +32,14 @@ from pyro_klmodes.inference.em.online import OnlineEM, StepSizes
 from pyro_klmodes.inference.em.optimise import LBFGS
 from pyro_klmodes.inference.em.parameters import Parameters, parameters_of
 from pyro_klmodes.inference.em.result import EMResult, Restarts
-from pyro_klmodes.inference.em.starts import From, RandomStarts, Starts
+from pyro_klmodes.inference.em.starts import RandomStarts, Starts
 from pyro_klmodes.inference.em.sweep import Chunked, Whole
 from pyro_klmodes.inference.isolation import seeded
-from pyro_klmodes.inference.iterate_log import checked_whole
+from pyro_klmodes.inference.late_progress import checked_progress, late_progress
 from pyro_klmodes.inference.result import FittedGuide
 from pyro_klmodes.inference.versions import versions
 from pyro_klmodes.losses import ReverseKL
+from pyro_klmodes.tracing.data_fit import check_data
 from pyro_klmodes.tracing.posterior_guide import PosteriorGuide
 
 __all__ = ["EM"]
@@ -65,7 +67,7 @@ class EM:
             ``{parameter: (R, *shape)}``. All run in one batch; 1 starts where the model does.
         floor: smallest variance (eigenvalue of a covariance) that an update may give. Zero is
             maximum likelihood, of which the likelihood has no maximum where a component can sit
-            on a single datum.
+            on a single datum. Starts below the floor are raised to it.
         optimizer: for parameters without a closed form.
         online: step sizes of online EM, which moves the parameters after every batch.
 
@@ -91,7 +93,7 @@ class EM:
         >>> result.closed_form
         ('weights', 'rate')
         >>> result.params["rate"]
-        tensor([0.4..., 7.99...])
+        tensor([0.398..., 7.968...])
     """
 
     def __init__(
@@ -106,25 +108,19 @@ class EM:
         optimizer: LBFGS | None = None,
         online: StepSizes | None = None,
     ) -> None:
-        if not callable(model) or isinstance(model, type):
-            raise InvalidArgument(f"model is {shown(model)}; pass a Pyro model.")
-        if isinstance(points, str):
-            raise InvalidArgument(f"points={points!r}: pass a list of sites, [{points!r}].")
-        if acceleration is not None and not isinstance(acceleration, Accelerator):
-            raise InvalidArgument(
-                f"acceleration is {shown(acceleration)}; pass Plain(), Squarem() or Anderson()."
-            )
-        if not (isinstance(floor, int | float) and 0 <= floor < math.inf):
-            raise InvalidArgument(f"floor={floor!r} must be a variance, zero or more.")
-        if not isinstance(e_step, EStep | None):
-            raise InvalidArgument(
-                f"e_step is {shown(e_step)}; pass Exact(), MonteCarlo(guide), Variational(guide) "
-                "or CoordinateAscent()."
-            )
+        checked_options(
+            model=model,
+            e_step=e_step,
+            points=points,
+            acceleration=acceleration,
+            floor=floor,
+            optimizer=optimizer,
+            online=online,
+        )
         self.model = model
         self.points = tuple(points)
         self.acceleration = acceleration or Plain()
-        self.starts = _as_starts(starts)
+        self.starts = as_starts(starts)
         self.floor = float(floor)
         self.e_step = e_step or Exact()
         self.optimizer = optimizer or LBFGS()
@@ -147,38 +143,43 @@ class EM:
     def fit(
         self,
         *args: Any,
-        steps: int = 1000,
+        steps: int | None = None,
         tolerance: float = 1e-6,
         batches: Iterable[Any] | None = None,
-        epochs: int = 5,
+        epochs: int | None = None,
         seed: int = 0,
         callback: Callable[[Progress], object] | None = None,
+        progress: bool = True,
         **kwargs: Any,
     ) -> EMResult:
         """Run EM from all starts until every one has converged.
 
         The param store and all random states are as they were after it; modules among the model's
-        parts keep the fitted values.
+        parts keep the fitted values. Ctrl-C returns what was fitted so far.
 
         Args:
             *args: what the model is called with, after the batch if there are batches.
-            steps: most E-steps of each start.
-            tolerance: a start has converged when no parameter moves by more in one step.
+            steps: most E-steps of each start, 1000 unless said otherwise.
+            tolerance: a start has converged when no parameter moves by more in one step, or by more
+                than its rounding error, which is larger in single precision.
             batches: as for ``fit``. Without ``online`` every step goes through all of them and is
                 the step on all data, in the memory of a batch; with it each batch is a step.
-            epochs: passes over the batches of online EM.
+            epochs: passes over the batches of online EM, 5 unless said otherwise.
             seed: for the starts, and the order of the batches.
             callback: called with the ``Progress`` of all starts after every step; a true result
                 ends the fit.
+            progress: whether to show a bar if the fit takes longer than two seconds.
             **kwargs: what the model is called with.
 
         Raises:
             InvalidArgument, UnsupportedStructure: naming what is wrong with model or argument.
+            NonFiniteLoss: naming the site with data that are not finite.
             DegenerateFit: if every start has failed; naming the component.
             NotMonotone: with the step's details.
         """
-        checked_whole("steps", steps, 1)
-        checked_whole("epochs", epochs, 1)
+        online = self.online is not None
+        most, passes = check_lengths(steps, epochs, tolerance, seed, online=online)
+        show = checked_progress(progress)
         check_positional(args)
         if batches is not None:
             check_batches(batches, 2)
@@ -191,29 +192,39 @@ class EM:
         with seeded(seed), store.scope() as state:
             data = Data(batches, args, kwargs)
             first = data.first()
+            check_signatures(self.model, self.model, first, batches=batches)
+            check_data(self.model, first.args, first.kwargs)
             parameters = parameters_of(self.model, first.args, first.kwargs, self.points)
             e_step = self.e_step.start(self.model, first.args, first.kwargs, parameters)
             m_step = MStep.find(e_step.filled, parameters, self.optimizer, floor=self.floor)
-            start = self.starts.values(parameters, e_step.filled, m_step)
+            start = m_step.closed.raised(self.starts.values(parameters, e_step.filled, m_step))
             if batches is not None:
-                running = check_divisible(e_step, parameters)
-            if batches is not None and self.online is not None:
-                online = OnlineEM(parameters, running, m_step, self.online)
-                ended, faults = online.run(start, data.calls, epochs), online.faults
+                running = check_divisible(e_step, parameters, data.lengths(first))
             else:
-                whole = batches is None
-                sweep = Whole(e_step, m_step) if whole else Chunked(running, m_step, data.calls)
-                task = EMMap(parameters, sweep, m_step, monotone=self.e_step.monotone)
-                ended = iterate(
-                    self.acceleration,
-                    parameters.flat(start),
-                    task,
-                    steps=steps,
-                    tolerance=tolerance,
-                    skip_converged=True,
-                    callback=callback,
-                )
-                faults = task.faults
+                refuse_minibatches(e_step, parameters)
+            with late_progress(most if self.online is None else None, show=show) as advance:
+
+                def told(at: Progress) -> bool:
+                    advance(_words(at))
+                    return callback is not None and bool(callback(at))
+
+                if batches is not None and self.online is not None:
+                    task = OnlineEM(parameters, running, m_step, self.online)
+                    ended, faults = task.run(start, data.calls, passes, told), task.faults
+                else:
+                    whole = batches is None
+                    sweep = Whole(e_step, m_step) if whole else Chunked(running, m_step, data.calls)
+                    step = EMMap(parameters, sweep, m_step, monotone=self.e_step.monotone)
+                    ended = iterate(
+                        self.acceleration,
+                        parameters.flat(start),
+                        step,
+                        steps=most,
+                        tolerance=tolerance,
+                        skip_converged=True,
+                        callback=told,
+                    )
+                    faults = step.faults
             restarts = _restarts(parameters, ended, faults)
             best = restarts.best
             if not math.isfinite(float(restarts.log_likelihood[best])):
@@ -236,20 +247,22 @@ class EM:
                 seed=seed,
                 versions=versions(),
                 seconds=time.perf_counter() - began,
-                epochs=epochs if self.online is not None else None,
+                interrupted=ended.interrupted,
+                epochs=passes if self.online is not None else None,
                 restarts=restarts,
                 closed_form=m_step.closed.covered,
                 optimised={n: m_step.closed.reasons[n] for n in m_step.left},
             )
 
 
-def _as_starts(starts: Any) -> Starts:
-    if isinstance(starts, Starts):
-        return starts
-    if isinstance(starts, Mapping):
-        return From(starts)
-    checked_whole("starts", starts, 1)
-    return RandomStarts(starts)
+def _words(at: Progress) -> str:
+    """How far the starts are, for the bar."""
+    best = int(torch.where(at.value.isnan(), -math.inf, at.value).argmax())
+    going = int(at.active.sum())
+    words = (
+        f"log-likelihood {float(at.value[best]):.6g}, last change {float(at.residual[best]):.1e}"
+    )
+    return words if len(at.value) == 1 else f"{words}, {going} of {len(at.value)} starts going on"
 
 
 def _restarts(
@@ -267,9 +280,12 @@ def _restarts(
 
 
 def _all_failed(faults: Mapping[int, Fault]) -> str:
+    """What has gone wrong; a fault that says what to do about it is not told more."""
+    if not faults:
+        return (
+            "the log-likelihood is not finite at any start: the data are impossible under the "
+            "model with these values of the parameters. Start elsewhere (starts=...)."
+        )
     words = [str(faults[start]).rstrip(".") for start in sorted(faults)[:3]]
-    return (
-        "every start of EM has failed: " + "; ".join(words) + ". Give variances a floor "
-        "(floor=...), parameters a prior (points=[...]) or the model fewer components; or use more "
-        "starts."
-    )
+    more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+    return f"every start of EM has failed: {'; '.join(words)}{more}."

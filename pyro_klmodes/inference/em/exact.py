@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
@@ -16,10 +17,12 @@ from pyro_klmodes.inference.em.parameters import Parameters
 from pyro_klmodes.tracing.filled import Filled
 from pyro_klmodes.tracing.fillings import Enumerated, weights_of
 from pyro_klmodes.tracing.number_of_states import check_number_of_states
+from pyro_klmodes.tracing.plates import subsampled
 from pyro_klmodes.tracing.sites import SiteInfo, describe
 
 __all__ = ["Exact"]
 
+_IN_CACHE = 2**19  # numbers in the tables of all starts that share a run
 _LARGEST = 2**26  # numbers in a table: half a gigabyte in double precision
 
 
@@ -88,10 +91,21 @@ class RunningExact:
         self.observed = observed
         self.enumerated = Enumerated(filled, parameters.initial())
 
+    @property
+    def at_once(self) -> int:
+        """How many starts share a run: so many that their tables do not leave the cache."""
+        return max(1, _IN_CACHE // self.enumerated.largest)
+
+    @property
+    def ratio(self) -> float:
+        """For how many times its own data a minibatch stands."""
+        found = subsampled(self.enumerated.layout.nodes[self.observed])
+        return math.prod(found.values())
+
     def on(self, call: Call, *, minibatch: bool) -> RunningExact:
         """The same on a batch; a minibatch stands for all data that its plate says there are."""
         other = copy(self)
-        other.filled = replace(self.filled, args=call.args, kwargs=call.kwargs)
+        other.filled = replace(self.filled, args=call.args, kwargs=call.kwargs, states={})
         start = self.parameters.initial()
         other.enumerated = Enumerated(other.filled, start, minibatch=minibatch)
         return other
@@ -118,5 +132,6 @@ def _check_latents(
             raise UnsupportedStructure(
                 f"latent site '{name}' cannot be summed over: it has no finite list of values. "
                 f"For its posterior mode: points=['{name}']. To average over it: "
-                "e_step=MonteCarlo(guide), or e_step=Variational(guide)."
+                "e_step=CoordinateAscent(), a mean field without noise; MonteCarlo(guide), exact "
+                "with many draws; or Variational(guide)."
             )

@@ -48,8 +48,9 @@ class MStep:
         def run(values: Mapping[str, Tensor]) -> dict[str, tuple[Any, Tensor]]:
             return _sites(filled, values)
 
-        _refuse_idle(filled, parameters)
-        return cls(parameters, ClosedForm.find(run, parameters, floor=floor), optimizer)
+        moved = _moved_by(filled, parameters)
+        closed = ClosedForm.find(run, parameters, floor=floor, moved=moved)
+        return cls(parameters, closed, optimizer)
 
     @property
     def left(self) -> tuple[str, ...]:
@@ -79,18 +80,24 @@ class MStep:
         values: Mapping[str, Tensor],  # {parameter: (R, *shape)}
     ) -> dict[str, Tensor]:
         """The expected sufficient statistics, which add up over data."""
+        known = self._last is not None and self._last[0] is expected.filled
         factors = {
             n: Factor(n, fn, value, expected.weights[n])
             for n, (fn, value) in self._filled_in(expected.filled, values).items()
         }
+        if self.closed.probe is not None and not known:
+            self.closed.check(factors)
         return self.closed.statistics(factors)
 
     def _filled_in(
         self, filled: Filled, values: Mapping[str, Tensor]
     ) -> Mapping[str, tuple[Any, Tensor]]:
-        """Distributions and values of the sites; what the parameters are does not matter here."""
+        """Distributions and values of the sites; what the parameters are does not matter here.
+
+        At the probe one sees which of their entries are selected.
+        """
         if self._last is None or self._last[0] is not filled:
-            one = {n: v[0].detach() for n, v in values.items()}
+            one = self.closed.probe or {n: v[0].detach() for n, v in values.items()}
             self._last = (filled, _sites(filled, one))
         return self._last[1]
 
@@ -100,15 +107,26 @@ def _sites(filled: Filled, values: Mapping[str, Tensor]) -> dict[str, tuple[Any,
         return {s["name"]: (s["fn"], s["value"]) for s in scored_sites(filled.trace(values))}
 
 
-def _refuse_idle(filled: Filled, parameters: Parameters) -> None:
-    """A parameter that no log-probability depends on would stay where it is without a word."""
+def _moved_by(filled: Filled, parameters: Parameters) -> dict[str, set[str]]:
+    """The parameters that each site's log-probability is computed from, whatever their values.
+
+    Raises:
+        UnsupportedStructure: naming a parameter that none is, and that would stay where it is.
+    """
     leaves = {n: v[None].clone().requires_grad_() for n, v in parameters.initial().items()}
+    moved: dict[str, set[str]] = {}
     with torch.enable_grad():
-        joint = torch.stack([x.sum() for x in filled.log_probs(leaves).values()]).sum()
-        found = torch.autograd.grad(joint, list(leaves.values()), allow_unused=True)
-    for name, gradient in zip(leaves, found, strict=True):
-        if gradient is None:
+        for site, log_prob in filled.log_probs(leaves).items():
+            moved[site] = set()
+            if log_prob.requires_grad:
+                found = torch.autograd.grad(
+                    log_prob.sum(), list(leaves.values()), allow_unused=True, retain_graph=True
+                )
+                moved[site] = {n for n, g in zip(leaves, found, strict=True) if g is not None}
+    for name in leaves:
+        if not any(name in names for names in moved.values()):
             raise UnsupportedStructure(
                 f"no site of the model depends on parameter '{name}', or not through Pyro: a plain "
                 "nn.Parameter of a module is used past it. Make it a PyroParam, or remove it."
             )
+    return moved

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from pyro_klmodes.errors import InvalidArgument
-from pyro_klmodes.inference.em.e_step import EStep, Expected
+from pyro_klmodes.inference.em.e_step import EStep, Expected, check_guide
 from pyro_klmodes.inference.em.parameters import Parameters
 from pyro_klmodes.inference.iterate_log import checked_whole
 from pyro_klmodes.tracing.drawn_fillings import Drawn
@@ -53,6 +53,8 @@ class MonteCarlo(EStep):
     most: int = 10_000
 
     def __post_init__(self) -> None:
+        if self.guide is not None:
+            check_guide(self.guide)
         checked_whole("num_particles", self.num_particles, 2)
         checked_whole("most", self.most, 2)
         if not (math.isfinite(self.growth) and self.growth >= 1):

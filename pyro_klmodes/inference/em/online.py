@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pyro_klmodes.errors import InvalidArgument
-from pyro_klmodes.inference.acceleration import Trajectory
+from pyro_klmodes.inference.acceleration import Progress, Trajectory
 from pyro_klmodes.inference.batches import Call
 from pyro_klmodes.inference.em.exact import RunningExact
 from pyro_klmodes.inference.em.m_step import MStep
@@ -80,30 +80,61 @@ class OnlineEM:
         values: Mapping[str, Tensor],  # {parameter: (R, *shape)}
         calls: Callable[[], Iterable[Call]],
         epochs: int,
+        told: Callable[[Progress], bool],
     ) -> Trajectory:
-        """Go through the batches, and once more to see the log-likelihood."""
+        """Go through the batches, and once more to see the log-likelihood.
+
+        Args:
+            values: where to start.
+            calls: called anew for every pass over the batches.
+            epochs: how many passes.
+            told: called after every batch, with its log-likelihood for each datum; a true result,
+                or Ctrl-C, ends the passes.
+        """
         average: dict[str, Tensor] = {}
-        bounds, number = [], 0
-        for _ in range(epochs):
-            for call in calls():
-                expected = self.e_step.on(call, minibatch=True).expect(dict(values))
-                weight = self._weight(expected.weights)
-                bounds.append(expected.bound / weight)
+        bounds: list[Tensor] = []
+        size = 0.0  # of the first batch
+        interrupted = False
+        try:
+            for call in (call for _ in range(epochs) for call in calls()):
+                step = self.e_step.on(call, minibatch=True)
+                expected = step.expect(dict(values))
+                ratio, weight = step.ratio, self._weight(expected.weights)
+                size = size or weight / ratio
                 new = self.m_step.statistics(expected, values)
-                first = number < self.sizes.burn_in
-                rate = 1 / (number + 1) if first else self.sizes(number - self.sizes.burn_in + 1)
+                after = len(bounds) + 1 - self.sizes.burn_in
+                rate = 1 / (len(bounds) + 1) if after <= 0 else self.sizes(after)
                 for name, part in new.items():
                     before = average.get(name, torch.zeros_like(part))
-                    average[name] = before + rate * (part / weight - before)
-                number += 1
-                if number >= self.sizes.burn_in:
-                    values = self._moved(average, values)
+                    # sums, not means: a short last batch counts for as much as it holds
+                    average[name] = before + rate * (part / ratio / size - before)
+                last, values = values, self._moved(average, values) if after >= 0 else values
+                bounds.append(expected.bound / weight)
+                if told(self._progress(last, values, bounds)):
+                    break
+        except KeyboardInterrupt:
+            if not bounds:
+                raise
+            interrupted = True
         total, value = 0.0, torch.zeros_like(bounds[0])
         for call in calls():
-            expected = self.e_step.on(call, minibatch=True).expect(dict(values))
-            total += self._weight(expected.weights)
-            value = value + expected.bound
-        return self._ended(values, value, torch.stack(bounds) * total)
+            step = self.e_step.on(call, minibatch=True)
+            expected = step.expect(dict(values))
+            total += self._weight(expected.weights) / step.ratio
+            value = value + expected.bound / step.ratio
+        return self._ended(values, value, torch.stack(bounds) * total, interrupted=interrupted)
+
+    def _progress(
+        self,
+        before: Mapping[str, Tensor],  # {parameter: (R, *shape)}
+        after: Mapping[str, Tensor],  # {parameter: (R, *shape)}
+        bounds: Sequence[Tensor],  # (R,) each
+    ) -> Progress:
+        theta = self.parameters.flat(after)
+        moved = (theta - self.parameters.flat(before)).abs().amax(-1)
+        going = torch.ones(len(theta), dtype=torch.bool)
+        going[list(self.faults)] = False
+        return Progress(len(bounds) - 1, theta, bounds[-1], moved, going)
 
     def _moved(
         self, average: Mapping[str, Tensor], values: Mapping[str, Tensor]
@@ -125,6 +156,8 @@ class OnlineEM:
         values: Mapping[str, Tensor],
         value: Tensor,  # (R,)
         history: Tensor,  # (T, R)
+        *,
+        interrupted: bool,
     ) -> Trajectory:
         theta = self.parameters.flat(values)
         starts = len(theta)
@@ -140,4 +173,5 @@ class OnlineEM:
             evaluations=torch.full((starts,), len(history)),
             rejected=torch.zeros(starts, dtype=torch.long),
             values=history,
+            interrupted=interrupted,
         )

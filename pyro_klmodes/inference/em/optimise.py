@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_klmodes.errors import NonFiniteLoss
 from pyro_klmodes.inference.em.e_step import Expected
 from pyro_klmodes.inference.em.parameters import Parameters
 
@@ -25,7 +26,8 @@ def expected_log_joint(
     total: Tensor | None = None
     for name, log_prob in expected.filled.log_probs(values).items():
         weight = expected.weights[name]
-        part = torch.where(weight == 0, 0.0, weight * log_prob).flatten(1).sum(1)
+        part = torch.where(weight == 0, 0.0, weight * log_prob)
+        part = part.reshape(len(part), -1).sum(1)
         total = part if total is None else total + part
     assert total is not None
     return total
@@ -60,11 +62,46 @@ class LBFGS:
         expected: Expected,
         values: Mapping[str, Tensor],  # {parameter: (R, *shape)}
     ) -> dict[str, Tensor]:  # {parameter: (R, *shape)}
-        """New values of some parameters, the others as they are."""
+        """New values of some parameters, the others as they are.
+
+        Raises:
+            NonFiniteLoss: naming parameters with a gradient that is not a number.
+        """
         chosen = Parameters({n: parameters[n] for n in names})
-        held = {n: v.detach() for n, v in values.items() if n not in chosen}
         before = chosen.unconstrained(values).detach()
-        vectors = before.clone().requires_grad_()
+        start, slope = _slope(chosen, expected, values, before)
+        usable = start.isfinite()  # what is impossible at a start is found in the bound
+        _refuse_nan(chosen, slope[usable])
+        kept = before.clone()
+        rows = usable.nonzero()[:, 0]
+        if len(rows):
+            kept[rows] = self._climb(chosen, expected, values, before, rows)
+        if len(rows) > 1:  # a common line search may leave one behind for the others
+            still = (kept[rows] == before[rows]).all(1)
+            steep = slope[rows].abs().amax(1) > self.tolerance * start[rows].abs().clamp(min=1.0)
+            for number in rows[still & steep].tolist():
+                row = torch.tensor([number], device=rows.device)
+                kept[row] = self._climb(chosen, expected, values, before, row)
+        with torch.no_grad():
+            return {**values, **chosen.constrained(kept)}
+
+    def _climb(
+        self,
+        chosen: Parameters,
+        expected: Expected,
+        values: Mapping[str, Tensor],  # {parameter: (R, *shape)}
+        before: Tensor,  # (R, U)
+        rows: Tensor,  # (A,), which starts to move
+    ) -> Tensor:  # (A, U)
+        """One search over the sum of some starts; where a start would be lower it does not move."""
+        part = Expected(
+            expected.bound[rows],
+            {n: _taken(w, rows, len(before)) for n, w in expected.weights.items()},
+            expected.filled,
+        )
+        held = {n: v.detach()[rows] for n, v in values.items() if n not in chosen}
+        first = before[rows]
+        vectors = first.clone().requires_grad_()
         search = torch.optim.LBFGS(
             [vectors],
             max_iter=self.steps,
@@ -73,11 +110,11 @@ class LBFGS:
             line_search_fn="strong_wolfe",
         )
 
-        def objective(at: Tensor) -> Tensor:  # (R,)
-            return expected_log_joint(expected, {**held, **chosen.constrained(at)})
+        def objective(at: Tensor) -> Tensor:  # (A,)
+            return expected_log_joint(part, {**held, **chosen.constrained(at)})
 
         with torch.no_grad():
-            start = objective(before)
+            start = objective(first)
         size = start.abs().sum().clamp(min=1.0)
 
         def closure() -> Tensor:
@@ -90,5 +127,43 @@ class LBFGS:
         search.step(closure)
         with torch.no_grad():
             better = (objective(vectors) >= start) & vectors.isfinite().all(1)
-            kept = torch.where(better[:, None], vectors, before).detach()
-            return {**values, **chosen.constrained(kept)}
+            return torch.where(better[:, None], vectors, first).detach()
+
+
+def _taken(x: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Some starts of a table, which may be the same for all of them."""
+    return x[rows] if len(x) == count else x
+
+
+def _slope(
+    chosen: Parameters,
+    expected: Expected,
+    values: Mapping[str, Tensor],  # {parameter: (R, *shape)}
+    before: Tensor,  # (R, U)
+) -> tuple[Tensor, Tensor]:  # (R,), (R, U)
+    """The expected complete-data log-likelihood and its gradient."""
+    at = before.clone().requires_grad_()
+    with torch.enable_grad():
+        now = {**{n: v.detach() for n, v in values.items()}, **chosen.constrained(at)}
+        joint = expected_log_joint(expected, now)
+        (slope,) = torch.autograd.grad(joint.sum(), at)
+    return joint.detach(), slope
+
+
+def _refuse_nan(
+    chosen: Parameters,
+    slope: Tensor,  # (R, U)
+) -> None:
+    """A gradient that is no number would leave all parameters where they are, without a word."""
+    if bool(slope.isfinite().all()):
+        return
+    parts = torch.arange(slope.shape[1])[None]
+    bad = (~slope.isfinite()).any(0)
+    names = [n for n, x in chosen.by_coordinate(parts).items() if bool(bad[x].any())]
+    shown = ", ".join(map(repr, names))
+    raise NonFiniteLoss(
+        f"the gradient of the expected log-likelihood is not a number in {shown}, "
+        "which the optimizer moves. Data that are nan have such a gradient even where they are "
+        "masked: fill them in with any value, mask them as before. Or does the model take the root "
+        "or the logarithm of zero?"
+    )

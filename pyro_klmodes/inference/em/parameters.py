@@ -10,6 +10,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.infer.autoguide import init_to_median
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import transform_to
 from torch.distributions.constraints import Constraint
@@ -95,14 +96,23 @@ class Parameters(dict[str, ParameterInfo]):
         vectors: Tensor,  # (R, U)
     ) -> dict[str, Tensor]:  # {name: (R, *shape)}
         """Unconstrained vectors as constrained values, differentiable."""
-        values, start = {}, 0
-        for name, info in self.items():
-            transform = transform_to(info.constraint)
-            shape = torch.Size(transform.inverse_shape(info.value.shape))
-            part = vectors[:, start : start + shape.numel()]
+        values = {}
+        for name, part in self.by_coordinate(vectors).items():
+            transform = transform_to(self[name].constraint)
+            shape = transform.inverse_shape(self[name].value.shape)
             values[name] = transform(part.reshape(len(vectors), *shape))
-            start += shape.numel()
         return values
+
+    def by_coordinate(
+        self,
+        vectors: Tensor,  # (R, U)
+    ) -> dict[str, Tensor]:  # {name: (R, coordinates)}
+        """The unconstrained coordinates of every parameter."""
+        shapes = [
+            transform_to(info.constraint).inverse_shape(info.value.shape) for info in self.values()
+        ]
+        parts = vectors.split([torch.Size(shape).numel() for shape in shapes], dim=1)
+        return dict(zip(self, parts, strict=True))
 
     def initial(self) -> dict[str, Tensor]:  # {name: (*shape)}
         """Where the model lets them start."""
@@ -133,6 +143,11 @@ def parameters_of(
         if node["type"] == "param":
             constraint = _constraint(name, node)
             value = node["value"]
+            if not hasattr(value, "unconstrained"):
+                raise UnsupportedStructure(
+                    f"parameter '{name}' has an entry for every datum, and a subsampled plate "
+                    "takes a part of it, another one in every batch. Use all data at once."
+                )
             found[name] = ParameterInfo(
                 value.detach().clone(), constraint, raw=value.unconstrained()
             )
@@ -164,8 +179,9 @@ def _constraint(name: str, node: Mapping[str, Any]) -> Constraint:
 
 def _point(name: str, nodes: Mapping[str, Any]) -> ParameterInfo:
     node = nodes.get(name)
-    if node is None or node["type"] != "sample" or node["is_observed"]:
-        latent = [n for n, s in nodes.items() if s["type"] == "sample" and not s["is_observed"]]
+    sites = {n: s for n, s in nodes.items() if s["type"] == "sample" and not site_is_subsample(s)}
+    latent = [n for n, s in sites.items() if not s["is_observed"]]
+    if node is None or name not in latent:
         raise InvalidArgument(
             f"points: '{name}' is no latent site of the model; it has {sorted(latent)}."
         )

@@ -118,21 +118,23 @@ class From(Starts):
             InvalidArgument: naming the parameter that does not exist, or has another shape or
                 forbidden values.
         """
-        counts = {len(torch.as_tensor(v)) for v in self.given.values()}
-        for name, value in self.given.items():
+        for name in self.given:
             if name not in parameters:
                 raise InvalidArgument(
                     f"starts: the model has no parameter '{name}'; it has {sorted(parameters)}."
                 )
+        given = {n: torch.as_tensor(v).to(parameters[n].value) for n, v in self.given.items()}
+        counts = {len(v) if v.dim() else 0 for v in given.values()}
+        for name, value in given.items():
             shape = tuple(parameters[name].value.shape)
-            if tuple(value.shape[1:]) != shape or len(counts) > 1:
+            if not value.dim() or tuple(value.shape[1:]) != shape or len(counts) > 1:
                 raise InvalidArgument(
                     f"starts: '{name}' has shape {tuple(value.shape)}; R starts of it have shape "
                     f"(R, {', '.join(map(str, shape))}), with the same R for all parameters."
                 )
         (count,) = counts
         values = {
-            n: self.given[n].detach().clone() if n in self.given else v.expand(count, *v.shape)
+            n: given[n].detach().clone() if n in given else v.expand(count, *v.shape)
             for n, v in parameters.initial().items()
         }
         bad = (~parameters.allowed(values)).nonzero().flatten().tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 from pyro_klmodes.errors import UnsupportedStructure
@@ -30,8 +31,11 @@ class Whole:
         values: Mapping[str, Tensor],  # {parameter: (R, *shape)}
     ) -> tuple[Tensor, Maximised]:  # (R,), and new values
         """The bound at these values, and the next ones."""
-        expected = self.e_step.expect(dict(values))
-        return expected.bound, self.m_step(expected, values)
+        if self.m_step.left or not isinstance(self.e_step, RunningExact):
+            expected = self.e_step.expect(dict(values))
+            return expected.bound, self.m_step(expected, values)
+        bound, statistics = _summed_up(self.e_step, self.m_step, values)
+        return bound, self.m_step.closed.maximise(statistics, values)
 
 
 class Chunked:
@@ -59,12 +63,29 @@ class Chunked:
         bound: Tensor | None = None
         total: dict[str, Tensor] = {}
         for call in self.calls():
-            expected = self.e_step.on(call, minibatch=False).expect(dict(values))
-            bound = expected.bound if bound is None else bound + expected.bound
-            for name, part in self.m_step.statistics(expected, values).items():
+            e_step = self.e_step.on(call, minibatch=False)
+            here, statistics = _summed_up(e_step, self.m_step, values)
+            bound = here if bound is None else bound + here
+            for name, part in statistics.items():
                 total[name] = total[name] + part if name in total else part
         assert bound is not None
         return bound, self.m_step.closed.maximise(total, values)
+
+
+def _summed_up(
+    e_step: RunningExact,
+    m_step: MStep,
+    values: Mapping[str, Tensor],  # {parameter: (R, *shape)}
+) -> tuple[Tensor, dict[str, Tensor]]:  # (R,), {statistic: (R, ...)}
+    """Bound and statistics, for as many starts at a time as their tables stay small."""
+    count = len(next(iter(values.values())))
+    bounds, statistics = [], []
+    for first in range(0, count, e_step.at_once):
+        some = {n: v[first : first + e_step.at_once] for n, v in values.items()}
+        expected = e_step.expect(some)
+        bounds.append(expected.bound)
+        statistics.append(m_step.statistics(expected, some))
+    return torch.cat(bounds), {n: torch.cat([s[n] for s in statistics]) for n in statistics[0]}
 
 
 def refuse_left_over(m_step: MStep) -> None:

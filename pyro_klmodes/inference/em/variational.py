@@ -12,7 +12,7 @@ from pyro.optim import Adam, PyroOptim
 from torch import Tensor
 
 from pyro_klmodes.inference.batches import Call
-from pyro_klmodes.inference.em.e_step import EStep, Expected
+from pyro_klmodes.inference.em.e_step import EStep, Expected, check_guide
 from pyro_klmodes.inference.em.parameters import Parameters
 from pyro_klmodes.inference.iterate_log import checked_whole
 from pyro_klmodes.inference.optimizers import Optimizers
@@ -57,6 +57,7 @@ class Variational(EStep):
     optim: PyroOptim | None = None
 
     def __post_init__(self) -> None:
+        check_guide(self.guide)
         checked_whole("steps", self.steps, 1)
         checked_whole("num_particles", self.num_particles, 1)
 

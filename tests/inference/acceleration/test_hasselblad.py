@@ -41,6 +41,7 @@ def test_the_maximum_in_few_evaluations(coordinates, accelerator, most):
             check_the_maximum(found, coordinates)
 
 
+@pytest.mark.slow
 def test_plain_em_needs_thousands():
     """Its iterates are the same in all coordinates, only how their distance is measured differs."""
     residuals = {"raw": [], "unconstrained": []}

@@ -8,6 +8,7 @@ from pyro.infer.autoguide import AutoNormal
 
 from pyro_klmodes.errors import (
     InvalidArgument,
+    KLModesWarning,
     NonFiniteLoss,
     NotDefined,
     NotMonotone,
@@ -197,3 +198,16 @@ def test_a_guide_goes_on_and_the_store_is_left_alone():
     assert second.elbos[0] >= first.elbos[-1]
     assert second.converged
     assert len(pyro.get_param_store()) == 0
+
+
+def test_parameters_of_the_model_stay_where_they_are():
+    def with_parameter(y):
+        scale = pyro.param("scale", torch.tensor(2.0))
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal(mu, scale), obs=y)
+
+    with pytest.warns(KLModesWarning, match="'scale' stay.*EM"):
+        result = CAVI(with_parameter).fit(torch.ones(3))
+
+    assert float(result.params["scale"]) == 2

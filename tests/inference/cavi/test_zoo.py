@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyro import poutine
 
 from models import (
     bayesian_factor_analysis,
@@ -81,7 +82,7 @@ ZOO = {
         lambda seed, size: (((torch.rand(3, size) > 0.5).double(),), {}),
     ),
     "two causes": (
-        variational_em_bias.model,
+        poutine.substitute(variational_em_bias.model, data={"w": torch.tensor(0.8)}),
         lambda seed, size: ((torch.randn(size),), {"variance": 0.3}),
     ),
     "mixture": (bayesian_gaussian_mixture.bayesian_model, mixture),

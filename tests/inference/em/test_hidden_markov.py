@@ -8,7 +8,7 @@ from pyro import poutine
 
 from models import hidden_markov as hmm
 from models import hidden_markov_exact as exact
-from models.hidden_markov import Discrete, Gaussian
+from models.hidden_markov import Discrete
 from pyro_klmodes.inference.em import EM
 
 RATIO = 5  # how much further off than the tolerance a start has to be

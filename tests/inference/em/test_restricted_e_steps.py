@@ -14,7 +14,13 @@ from models import variational_em_bias as two_causes
 from pyro_klmodes.inference.em import EM, CoordinateAscent, MonteCarlo, Variational
 
 
-@pytest.mark.parametrize(("w", "variance"), two_causes.CASES)
+QUICK = [
+    pytest.param(*case, marks=pytest.mark.slow) if case[0] == 2 else case
+    for case in two_causes.CASES
+]
+
+
+@pytest.mark.parametrize(("w", "variance"), QUICK)
 def test_mean_field_has_the_bias_that_is_known(w, variance):
     x = two_causes.data(w, variance, number=4)
     second_moment = float(x.square().mean())

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Nodes", "Params", "Rule", "blended"]
+__all__ = ["JointRule", "Nodes", "Params", "Rule", "Single", "blended"]
 
 Params = Mapping[str, Tensor]  # of one site, minibatches at their size
 
@@ -77,6 +77,73 @@ class Rule(ABC):
         mean = self.family.mean_parameters(params)
         found: Tensor = self.family.log_normaliser(natural) - self.family.inner(natural, mean)
         return found
+
+
+class JointRule(ABC):
+    """Nodes and updates of all sites that share a factor, in one node dimension.
+
+    The s-th nodes of all sites belong together; weights are the same for all of them.
+
+    Attributes:
+        sites: their names.
+        ascends: whether a full step to the coefficients cannot lower the ELBO.
+    """
+
+    sites: tuple[str, ...]
+    ascends: bool = True
+
+    @abstractmethod
+    def points(self, params: Mapping[str, Params]) -> dict[str, Tensor]:
+        """Points of the sites that have some, differentiable."""
+
+    @abstractmethod
+    def nodes(self, points: Mapping[str, Tensor]) -> dict[str, Nodes]:
+        """The nodes of every site at some points."""
+
+    @abstractmethod
+    def step(
+        self,
+        params: Mapping[str, Params],
+        points: Mapping[str, Tensor],
+        gradients: Mapping[str, Tensor],
+        rho: float,
+    ) -> dict[str, dict[str, Tensor]]:
+        """Parameters of every site after a natural-gradient step of length rho."""
+
+    @abstractmethod
+    def entropy(self, params: Mapping[str, Params]) -> dict[str, Tensor]:
+        """Entropy of every site given those drawn before it, ``(*members)``; they add up."""
+
+
+class Single(JointRule):
+    """A site with a factor of its own."""
+
+    def __init__(self, site: str, rule: Rule) -> None:
+        self.site, self.rule = site, rule
+        self.sites, self.ascends = (site,), rule.ascends
+
+    def points(self, params: Mapping[str, Params]) -> dict[str, Tensor]:
+        """Those of its rule."""
+        return {self.site: self.rule.points(params[self.site])}
+
+    def nodes(self, points: Mapping[str, Tensor]) -> dict[str, Nodes]:
+        """Those of its rule."""
+        return {self.site: self.rule.nodes(points[self.site])}
+
+    def step(
+        self,
+        params: Mapping[str, Params],
+        points: Mapping[str, Tensor],
+        gradients: Mapping[str, Tensor],
+        rho: float,
+    ) -> dict[str, dict[str, Tensor]]:
+        """That of its rule."""
+        at = self.site
+        return {at: self.rule.step(params[at], points[at], gradients[at], rho)}
+
+    def entropy(self, params: Mapping[str, Params]) -> dict[str, Tensor]:
+        """That of its rule."""
+        return {self.site: self.rule.entropy(params[self.site])}
 
 
 def blended(old: tuple[Tensor, ...], new: tuple[Tensor, ...], rho: float) -> tuple[Tensor, ...]:

@@ -53,8 +53,15 @@ class GammaRule(Rule):
         self, params: Params, points: Tensor, gradient: Tensor, rho: float
     ) -> dict[str, Tensor]:
         """From ``c_1 / x + c_2`` at two x."""
+        natural = blended(self.family.natural(params), self.coefficients(points, gradient), rho)
+        return dict(self.family.from_natural(natural))
+
+    @staticmethod
+    def coefficients(
+        points: Tensor,  # (2, *shape)
+        gradient: Tensor,  # (2, *shape), of the mean of both values
+    ) -> tuple[Tensor, Tensor]:
+        """``c_1`` and ``c_2``."""
         (xa, xb), (fa, fb) = points, 2 * gradient
         first = (fa - fb) * xa * xb / (xb - xa)
-        second = 0.5 * (fa + fb) - 0.5 * first * (1 / xa + 1 / xb)
-        natural = blended(self.family.natural(params), (first, second), rho)
-        return dict(self.family.from_natural(natural))
+        return first, 0.5 * (fa + fb) - 0.5 * first * (1 / xa + 1 / xb)

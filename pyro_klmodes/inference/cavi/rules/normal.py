@@ -15,7 +15,7 @@ from pyro_klmodes.guides.site_families.unconstrained import bijection
 from pyro_klmodes.inference.cavi.rules.base import Nodes, Params, Rule
 from pyro_klmodes.inference.cavi.rules.cubature import gauss_hermite, quasi_random, simplex
 
-__all__ = ["NormalRule", "normal_nodes"]
+__all__ = ["NormalRule", "normal_nodes", "precision_factor"]
 
 #: Gauss-Hermite points for one entry; and how many nodes a vector may have
 _ORDER, _MOST = 20, 512
@@ -116,7 +116,7 @@ class NormalRule(Rule):
         if not self.ascends:
             target = _positive(target, old)
         precision = target if rho == 1 else (1 - rho) * old + rho * target
-        factor = _factor(precision, old)
+        factor = precision_factor(precision, old)
         move = rho * torch.cholesky_solve(g.unsqueeze(-1), factor).squeeze(-1)
         loc = params["loc"] + self._back(move)
         if self.full:
@@ -148,7 +148,7 @@ class NormalRule(Rule):
         return vectors.reshape(sizes).permute([order.index(d) for d in range(len(order))])
 
 
-def _factor(
+def precision_factor(
     precision: Tensor,  # (*rest, D, D), symmetric
     old: Tensor,  # (*rest, D, D)
 ) -> Tensor:  # (*rest, D, D)

@@ -50,8 +50,8 @@ class Core:
     Attributes:
         fn: the distribution.
         right: how many of its batch dimensions, on the right, are made event dimensions.
-        mask: masks of single elements of an event, against the batch of ``fn``. Masks of whole
-            events are in the weights already.
+        mask: masks of the distribution's own, of whole events or of parts of them, against the
+            batch of ``fn``. Those of handlers are in the weights already.
     """
 
     fn: Any
@@ -72,8 +72,7 @@ def core_of(fn: Any) -> Core:
         if isinstance(fn, torch_dist.Independent):
             right += fn.reinterpreted_batch_ndims
         elif isinstance(fn, dist.MaskedDistribution):
-            if right:
-                masks.append((torch.as_tensor(fn._mask), right))
+            masks.append((torch.as_tensor(fn._mask), right))
         elif not isinstance(fn, dist.ExpandedDistribution):
             break
         fn = fn.base_dist

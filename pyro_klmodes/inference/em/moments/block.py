@@ -123,13 +123,15 @@ def finite(
     factor: Factor,
     core: Core,
     event_dim: int = 0,
+    fill: float = 1.0,
 ) -> Tensor:
-    """The values, with a one where they are not finite and do not count.
+    """The values, with another one where they are not finite and do not count.
 
     Args:
         factor: the site.
         core: its distribution.
         event_dim: how many event dimensions ``core`` has.
+        fill: the other one.
 
     Raises:
         InvalidArgument: if a value counts that is not finite.
@@ -147,4 +149,4 @@ def finite(
             f"site '{factor.name}' has values that are nan or infinite and not masked. Mask what "
             "is missing (poutine.mask), or leave it out."
         )
-    return torch.where(good, value, torch.ones_like(value))
+    return torch.where(good, value, torch.full_like(value, fill))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
 from pyro_klmodes.inference.em.factors import Factor
 from pyro_klmodes.inference.em.moments.arguments import NotRead
-from pyro_klmodes.inference.em.moments.blame import Run, blamed, refuse_coming_and_going
+from pyro_klmodes.inference.em.moments.blame import (
+    Run,
+    blamed,
+    refuse_coming_and_going,
+    unseen,
+)
 from pyro_klmodes.inference.em.moments.block import Block, Update
 from pyro_klmodes.inference.em.moments.concentrations import Concentrations
 from pyro_klmodes.inference.em.moments.entries import Entries
@@ -19,6 +24,7 @@ from pyro_klmodes.inference.em.moments.normals import Normals
 from pyro_klmodes.inference.em.moments.odds import Odds
 from pyro_klmodes.inference.em.moments.outcome import Maximised, outside
 from pyro_klmodes.inference.em.moments.roles import roles
+from pyro_klmodes.inference.em.moments.selections import check_selections
 from pyro_klmodes.inference.em.moments.simplices import Simplices
 from pyro_klmodes.inference.em.moments.uses import Use, read, vector_length
 from pyro_klmodes.inference.em.parameters import ParameterInfo
@@ -67,9 +73,8 @@ class ClosedForm:
     weight, do not vary, or lie in a subspace have no maximum: see ``maximise``. The way out is a
     prior or a smallest variance, ``floor``.
 
-    Limits: entries of constants in an otherwise selected argument, and selections by the data of
-    another minibatch (``loc[group[index]]``), are not recognised: find the closed form again for
-    each minibatch of that kind.
+    Limits: entries of constants in an otherwise selected argument are not recognised; selections
+    by the data of another minibatch (``loc[group[index]]``) are refused, see ``check``.
 
     Attributes:
         covered: parameters that have a closed form.
@@ -108,8 +113,10 @@ class ClosedForm:
         blocks: list[Block],
         reasons: Mapping[str, str],
         floor: float,
+        sites: Collection[str] = (),
     ) -> None:
         self.blocks = blocks
+        self._sites = frozenset(sites)
         self.reasons = dict(reasons)
         self.covered = tuple(n for n in entries.parameters if n not in self.reasons)
         self._entries = entries
@@ -117,7 +124,12 @@ class ClosedForm:
 
     @classmethod
     def find(
-        cls, run: Run, parameters: Mapping[str, ParameterInfo], *, floor: float = 0.0
+        cls,
+        run: Run,
+        parameters: Mapping[str, ParameterInfo],
+        *,
+        floor: float = 0.0,
+        moved: Mapping[str, Collection[str]] | None = None,
     ) -> ClosedForm:
         """Run the model at values of the parameters that tell their entries apart.
 
@@ -125,6 +137,8 @@ class ClosedForm:
             run: gives distribution and value of every scored site at constrained values.
             parameters: values and constraints.
             floor: smallest variance, and smallest eigenvalue of a covariance.
+            moved: the parameters that each site is computed from, as far as that is known: a site
+                may depend on one at some of its values only.
 
         Raises:
             UnsupportedStructure: if a site comes and goes with the parameters' values.
@@ -146,8 +160,23 @@ class ClosedForm:
             else:
                 uses += [] if use is None else [use]
         reasons = blamed(run, runs[0], entries, wrong)
+        unseen(uses, entries, moved or {}, reasons)
         found = roles(uses, entries, reasons)
-        return cls(entries, _blocks(uses, found, entries), reasons, floor)
+        return cls(entries, _blocks(uses, found, entries), reasons, floor, runs[0])
+
+    @property
+    def probe(self) -> Mapping[str, Tensor] | None:  # {parameter: (*shape)}
+        """Values at which every entry is another number; None where the model does not run."""
+        return self._entries.probes[0] if self._sites else None
+
+    def check(self, factors: Mapping[str, Factor]) -> None:
+        """See that the sites of a run at ``probe`` are those that the closed form was found for.
+
+        Raises:
+            UnsupportedStructure: naming a site that is new, or selects other entries.
+        """
+        uses = [use for block in self.blocks for use in block.uses]
+        check_selections(uses, factors, self._sites, self._entries)
 
     def statistics(
         self, factors: Mapping[str, Factor]
@@ -179,12 +208,7 @@ class ClosedForm:
         parameters.
         """
         entries = self._entries
-        held = torch.ones(entries.count, dtype=torch.bool)
-        for name in self.covered:
-            start = entries.offsets[name]
-            held[start : start + entries.parameters[name].value.numel()] = False
-        before = entries.flat(current)
-        update = Update(before.clone(), held, self._floor)
+        update = self._update(current)
         with torch.no_grad():
             for block in self.blocks:
                 mine = {
@@ -200,6 +224,33 @@ class ClosedForm:
             for name, value in values.items():
                 value[start] = current[name][start].to(value)
         return Maximised(values, faults)
+
+    def raised(
+        self,
+        values: Mapping[str, Tensor],  # {parameter: (R, *shape)}
+    ) -> dict[str, Tensor]:  # {parameter: (R, *shape)}
+        """The same with every variance that is below the floor at the floor.
+
+        Points below have no place in a search under that restriction: the likelihood there may be
+        higher than anywhere above.
+        """
+        if self._floor <= 0:
+            return dict(values)
+        update = self._update(values)
+        with torch.no_grad():
+            for block in self.blocks:
+                if isinstance(block, Normals | MultivariateNormals):
+                    block.raise_to_floor(update)
+        return {**values, **{n: self._entries.shaped(n, update.flat) for n in self.covered}}
+
+    def _update(self, current: Mapping[str, Tensor]) -> Update:
+        """An update with nothing written, in which other parameters are held."""
+        entries = self._entries
+        held = torch.ones(entries.count, dtype=torch.bool)
+        for name in self.covered:
+            start = entries.offsets[name]
+            held[start : start + entries.parameters[name].value.numel()] = False
+        return Update(entries.flat(current), held, self._floor)
 
 
 def _blocks(uses: list[Use], found: Mapping[int, str], entries: Entries) -> list[Block]:

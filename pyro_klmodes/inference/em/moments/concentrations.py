@@ -55,7 +55,7 @@ class Concentrations(Block):
 
     def _of_site(self, i: int, use: Use, factor: Factor, core: Core) -> Tensor:
         beta = use.family == "Beta"
-        x = finite(factor, core, 0 if beta else 1).to(factor.weight)
+        x = finite(factor, core, 0 if beta else 1, fill=0.5).to(factor.weight)
         logs = torch.stack([x.log(), (-x).log1p()], -1) if beta else x.log()
         grid = elements(use, factor, core, vectors=not beta)
         if core.mask is not None:

@@ -34,6 +34,17 @@ class Given:
         factor = matrix if self.how == "scale_tril" else torch.linalg.cholesky(matrix)
         return torch.cholesky_inverse(factor)
 
+    def covariance(
+        self,
+        matrix: Tensor,  # (R, D, D)
+    ) -> Tensor:  # (R, D, D)
+        """The covariance of a parameter's value."""
+        if self.how == "scale_tril":
+            return matrix @ matrix.mT
+        if self.how == "precision_matrix":
+            return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
+        return matrix
+
 
 def covariance_from(
     covariance: Tensor,  # (R, D, D)

@@ -44,8 +44,9 @@ class Entries:
         self.eps = max((torch.finfo(d).eps for d in floats), default=torch.finfo(torch.double).eps)
         generator = torch.Generator().manual_seed(20_230_517)
         self.probes = [
-            {name: _spread(info, generator) for name, info in self.parameters.items()}
-            for _ in range(_PROBES)
+            # the second is negative, so that abs() and clamp(min=0) are told from a selection
+            {n: _spread(info, generator, -1 if i == 1 else 1) for n, info in parameters.items()}
+            for i in range(_PROBES)
         ]
         self._sorted, self._numbers = self._sort()
 
@@ -81,7 +82,7 @@ class Entries:
             error = ((wanted - here).abs() / here.abs().clamp(min=1e-300)).amax(0)
             found = torch.where(error < best, place, found)
             best = torch.minimum(best, error)
-        if bool((best > self.rounding(seen[0])).any()):
+        if not bool((best <= self.rounding(seen[0])).all()):  # also where it is not a number
             return None
         return self._numbers[found].reshape(seen[0].shape)
 
@@ -129,15 +130,18 @@ class Entries:
         return part.reshape(len(flat), *value.shape).to(value)
 
 
-def _spread(info: ParameterInfo, generator: torch.Generator) -> Tensor:
-    """A constrained value without two equal coordinates: evenly spread, in random order."""
+def _spread(info: ParameterInfo, generator: torch.Generator, sign: int) -> Tensor:
+    """A constrained value without two equal coordinates: evenly spread, in random order.
+
+    Unconstrained coordinates all have the given sign.
+    """
     transform = transform_to(info.constraint)
     shape = torch.Size(transform.inverse_shape(info.value.shape))
     size = shape.numel()
     order = torch.randperm(size, generator=generator).double()
     jitter = 0.2 + 0.6 * torch.rand(size, generator=generator, dtype=torch.float64)
     even = 0.25 + (order + jitter) / max(size, 1)  # not near zero, where relative errors grow
-    value: Tensor = transform(even.reshape(shape).to(info.value))
+    value: Tensor = transform(sign * even.reshape(shape).to(info.value))
     return value.detach()
 
 

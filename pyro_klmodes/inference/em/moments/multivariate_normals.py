@@ -162,6 +162,17 @@ class MultivariateNormals(Block):
         spread = statistics["second"] - cross - cross.mT + square
         self._matrices(count, size, spread, update)
 
+    def raise_to_floor(self, update: Update) -> None:
+        """Give eigenvalues below the floor the floor."""
+        for number, given in zip(self.matrices.tolist(), self.given, strict=True):
+            if given.how != "known":
+                matrix = self._matrix_at(number, update)
+                covariance = given.covariance(matrix)
+                raised = covariance_from(covariance, given.how, update.floor)
+                low = torch.linalg.eigvalsh(covariance)[:, :1, None] < update.floor
+                new = torch.where(low, raised, matrix)
+                update.write(self._places(number), new.flatten(1))
+
     def _locs(
         self, count: Tensor, first: Tensor, statistics: Mapping[str, Tensor], update: Update
     ) -> None:

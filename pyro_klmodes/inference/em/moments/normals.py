@@ -111,6 +111,15 @@ class Normals(Block):
         spread = second - 2 * step * first + step**2 * count
         self._scales(count, second + step**2 * count, spread, update)
 
+    def raise_to_floor(self, update: Update) -> None:
+        """Give variances below the floor the floor."""
+        for entry, form in zip(self.scales.tolist(), self.forms, strict=True):
+            if form is not None:
+                given = update.flat[:, entry]
+                raised = form.of_scale(torch.full_like(given, update.floor).sqrt())
+                low = form.to_variance(given) < update.floor
+                update.write(torch.tensor([entry]), torch.where(low, raised, given)[:, None])
+
     def _locs(self, count: Tensor, first: Tensor, update: Update) -> None:
         precision = self._precisions(update)[:, self.scale]
         base = _summed(torch.ones_like(self.centre)[None], self.loc, len(self.locs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,12 +12,14 @@ from torch.distributions import constraints, transform_to
 from pyro_klmodes.inference.em.moments.arguments import MATRICES, Core, arguments
 from pyro_klmodes.inference.em.moments.concentrations import rows_of
 from pyro_klmodes.inference.em.moments.entries import Entries
+from pyro_klmodes.inference.em.moments.scale_forms import SCALE_FORMS
 from pyro_klmodes.inference.em.moments.simplices import whole_rows
 from pyro_klmodes.inference.em.moments.uses import PRIORS, Use
 
 __all__ = ["roles"]
 
 _VECTORS = ("simplex", *(f"mvn.{m}" for m in MATRICES))
+_SPREADS = {*(f"normal.{f}" for f in SCALE_FORMS), *(f"mvn.{m}" for m in MATRICES)}
 
 
 def roles(
@@ -33,6 +35,7 @@ def roles(
         reasons: why parameters have no closed form; others are added.
     """
     found: dict[str, tuple[str, str]] = {}  # {parameter: (role, site)}
+    ambiguous: set[str] = set()  # as a variance here, and as a precision there
     for use in uses:
         for argument, places in use.maps.items():
             if use.prior:
@@ -49,6 +52,9 @@ def roles(
                         f"it is a {_words(known)} in site '{site}', and a {_words(role)} in site "
                         f"'{use.site}'",
                     )
+                    if {known, role} <= _SPREADS:
+                        ambiguous.add(name)
+    _beside(uses, entries, ambiguous, reasons)
     _priors(uses, entries, found, reasons)
     for name, (role, site) in found.items():
         if role not in _VECTORS and not _is_elementwise(entries.parameters[name].constraint):
@@ -76,6 +82,19 @@ def _kinds(
         free = [n for n in names if n not in reasons]
         if free:
             yield i, found[free[0]][0].split(".")[0]
+
+
+def _beside(
+    uses: list[Use], entries: Entries, ambiguous: Collection[str], reasons: dict[str, str]
+) -> None:
+    """Means are weighed by scales, which have to be of one kind for all sites."""
+    for use in uses:
+        names = set().union(*(entries.owners(m) for m in use.maps.values()))
+        for name in names - set(ambiguous) if names & set(ambiguous) else ():
+            reasons.setdefault(
+                name,
+                f"site '{use.site}' has a scale beside it that is of another kind in another site",
+            )
 
 
 def _priors(
@@ -183,7 +202,7 @@ def _words(role: str) -> str:
         "gamma.rate": "rate of a Gamma of unknown concentration",
         "gamma.concentration": "concentration of a Gamma",
         "normal.loc": "mean of a Normal",
-        "normal.scale": "scale of a Normal",
+        **{f"normal.{form}": f"{form} of a Normal" for form in SCALE_FORMS},
         "mvn.loc": "mean of a MultivariateNormal",
     }
     return names.get(role, f"{role.removeprefix('mvn.')} of a MultivariateNormal")

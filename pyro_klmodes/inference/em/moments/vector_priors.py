@@ -30,6 +30,8 @@ def of_prior(
     if use.family == "Normal":
         grid = elements(use, factor, core)
         precision = unexpanded(core.fn.scale).double() ** -2
+        if core.mask is not None:
+            precision = precision * core.mask
         keep = padded(use.maps["value"], len(grid.shape)).shape
         diagonal = grid.sum(precision, keep)
         matrix = torch.diag_embed(diagonal)
@@ -39,7 +41,7 @@ def of_prior(
         grid = elements(use, factor, core, vectors=True)
         inverse = unexpanded(core.fn.precision_matrix).double()
         places = padded(rows, len(grid.shape))
-        weight = grid.sum(None, places.shape)
+        weight = grid.sum(core.mask, places.shape)
         matrix = weight[..., None, None] * inverse
         vector = weight[..., None] * (inverse @ loc[..., None]).squeeze(-1)
     return {
