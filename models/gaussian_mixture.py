@@ -112,26 +112,35 @@ def model(
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     size = x.shape[-1]
-    scale = x.std(0)
-    ranks = ((torch.arange(components) + 0.5) / components * len(x)).long()
-    first = x[x[:, 0].argsort()[ranks]]
-    uniform = x.new_full((components,), 1 / components)
-    weights = pyro.param("weights", uniform, constraint=constraints.simplex)
-    locs = pyro.param("locs", first)
+
+    def each(scale: Tensor) -> Tensor:
+        return scale.expand(components, *scale.shape).clone()
+
+    # functions, so that starting values are computed once and not in every run
+    weights = pyro.param(
+        "weights", lambda: x.new_full((components,), 1 / components), constraint=constraints.simplex
+    )
+    locs = pyro.param("locs", lambda: _along_the_first(x, components))
     if kind == "full":
-        start = scale.diag().expand(components, -1, -1).clone()
-        scales = pyro.param("scale_trils", start, constraint=constraints.lower_cholesky)
+        scales = pyro.param(
+            "scale_trils", lambda: each(x.std(0).diag()), constraint=constraints.lower_cholesky
+        )
     elif kind == "covariance":
-        start = scale.square().diag().expand(components, -1, -1).clone()
-        scales = pyro.param("covariances", start, constraint=constraints.positive_definite)
+        scales = pyro.param(
+            "covariances",
+            lambda: each(x.std(0).square().diag()),
+            constraint=constraints.positive_definite,
+        )
     elif kind == "diagonal":
-        start = scale.expand(components, -1).clone()
-        scales = pyro.param("scales", start, constraint=constraints.positive)
+        scales = pyro.param("scales", lambda: each(x.std(0)), constraint=constraints.positive)
     elif kind == "spherical":
-        start = scale.mean().expand(components).clone()
-        scales = pyro.param("scales", start, constraint=constraints.positive)
+        scales = pyro.param(
+            "scales", lambda: each(x.std(0).mean()), constraint=constraints.positive
+        )
     else:
-        scales = pyro.param("scale_tril", scale.diag(), constraint=constraints.lower_cholesky)
+        scales = pyro.param(
+            "scale_tril", lambda: x.std(0).diag(), constraint=constraints.lower_cholesky
+        )
 
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", dist.Categorical(weights), infer={"enumerate": "parallel"})
@@ -146,6 +155,15 @@ def model(
         else:
             normal = dist.MultivariateNormal(locs[z], scale_tril=scales)
         pyro.sample("x", normal, obs=x)
+
+
+def _along_the_first(
+    x: Tensor,  # (N, D)
+    components: int,
+) -> Tensor:  # (K, D)
+    """Data spread evenly along the first measurement."""
+    ranks = ((torch.arange(components) + 0.5) / components * len(x)).long()
+    return x[x[:, 0].argsort()[ranks]]
 
 
 def mixture(

@@ -145,7 +145,8 @@ class Sweeper:
         for site in rule.sites:
             view = plan.model.sites[site]
             if view.mask is not None and not bool(view.mask.all()):
-                self._refuse_use(name, view.mask, gradient)
+                if site in gradients:
+                    self._refuse_use(site, view.mask, gradients[site])
                 batch_dim = len(view.shape) - view.fn.event_dim
                 for p, value in new[site].items():
                     new[site][p] = _where(view.mask, value, old[site][p], batch_dim)
@@ -219,7 +220,7 @@ def _where(
 ) -> Tensor:
     shape = mask.expand(new.shape[:batch_dim]).shape
     return torch.where(
-        mask.expand(shape).reshape(*shape, *([1] * (new.dim() - batch_dim))), new, old
+        mask.expand(shape).reshape((*shape, *([1] * (new.dim() - batch_dim)))), new, old
     )
 
 

@@ -22,7 +22,7 @@ from pyro_klmodes.tracing.sites import SiteInfo, describe
 
 __all__ = ["Exact"]
 
-_IN_CACHE = 2**19  # numbers in the tables of all starts that share a run
+_IN_CACHE = 2**20  # numbers in the tables of all starts that share a run
 _LARGEST = 2**26  # numbers in a table: half a gigabyte in double precision
 
 

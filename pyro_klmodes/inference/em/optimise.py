@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_klmodes.errors import NonFiniteLoss
+from pyro_klmodes.errors import NonFiniteLoss, NotMonotone
 from pyro_klmodes.inference.em.e_step import Expected
 from pyro_klmodes.inference.em.parameters import Parameters
 
@@ -66,6 +66,7 @@ class LBFGS:
 
         Raises:
             NonFiniteLoss: naming parameters with a gradient that is not a number.
+            NotMonotone: if the model is another one from call to call.
         """
         chosen = Parameters({n: parameters[n] for n in names})
         before = chosen.unconstrained(values).detach()
@@ -75,13 +76,13 @@ class LBFGS:
         kept = before.clone()
         rows = usable.nonzero()[:, 0]
         if len(rows):
-            kept[rows] = self._climb(chosen, expected, values, before, rows)
+            kept[rows] = self._climb(chosen, expected, values, before, rows, start)
         if len(rows) > 1:  # a common line search may leave one behind for the others
             still = (kept[rows] == before[rows]).all(1)
             steep = slope[rows].abs().amax(1) > self.tolerance * start[rows].abs().clamp(min=1.0)
             for number in rows[still & steep].tolist():
                 row = torch.tensor([number], device=rows.device)
-                kept[row] = self._climb(chosen, expected, values, before, row)
+                kept[row] = self._climb(chosen, expected, values, before, row, start)
         with torch.no_grad():
             return {**values, **chosen.constrained(kept)}
 
@@ -92,6 +93,7 @@ class LBFGS:
         values: Mapping[str, Tensor],  # {parameter: (R, *shape)}
         before: Tensor,  # (R, U)
         rows: Tensor,  # (A,), which starts to move
+        told: Tensor,  # (R,), the objective as it was before
     ) -> Tensor:  # (A, U)
         """One search over the sum of some starts; where a start would be lower it does not move."""
         part = Expected(
@@ -115,6 +117,7 @@ class LBFGS:
 
         with torch.no_grad():
             start = objective(first)
+        _refuse_change(told[rows], start, rows)
         size = start.abs().sum().clamp(min=1.0)
 
         def closure() -> Tensor:
@@ -148,6 +151,22 @@ def _slope(
         joint = expected_log_joint(expected, now)
         (slope,) = torch.autograd.grad(joint.sum(), at)
     return joint.detach(), slope
+
+
+def _refuse_change(
+    before: Tensor,  # (A,)
+    now: Tensor,  # (A,)
+    rows: Tensor,  # (A,)
+) -> None:
+    """A search on ground that moves keeps where it is, which looks like an optimum."""
+    slack = torch.finfo(now.dtype).eps ** 0.75 * (1 + before.abs())
+    for place in ((now - before).abs() > slack).nonzero()[:1, 0].tolist():
+        raise NotMonotone(
+            f"the expected log-likelihood of start {int(rows[place])} was "
+            f"{float(before[place]):.9g} and is {float(now[place]):.9g} at the same "
+            "parameters. Does the model draw random numbers besides its sites, or change from call "
+            "to call?"
+        )
 
 
 def _refuse_nan(

@@ -143,7 +143,7 @@ def parameters_of(
         if node["type"] == "param":
             constraint = _constraint(name, node)
             value = node["value"]
-            if not hasattr(value, "unconstrained"):
+            if getattr(value.unconstrained(), "_pyro_subsample", None):
                 raise UnsupportedStructure(
                     f"parameter '{name}' has an entry for every datum, and a subsampled plate "
                     "takes a part of it, another one in every batch. Use all data at once."

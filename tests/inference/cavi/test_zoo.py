@@ -89,7 +89,12 @@ ZOO = {
 }
 
 
-@pytest.mark.parametrize("name", ZOO)
+LONG = ("factor analysis", "mixture", "topics")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in ZOO]
+)
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 1000), size=st.integers(3, 12))
 def test_no_sweep_lowers_the_elbo(name, seed, size):

@@ -62,7 +62,7 @@ def test_parameters_of_a_module_are_fitted_in_place(local):
     assert len(pyro.get_param_store()) == 0
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 10_000),
     size=st.integers(8, 40),

@@ -13,7 +13,6 @@ from torch.distributions import constraints
 from models import variational_em_bias as two_causes
 from pyro_klmodes.inference.em import EM, CoordinateAscent, MonteCarlo, Variational
 
-
 QUICK = [
     pytest.param(*case, marks=pytest.mark.slow) if case[0] == 2 else case
     for case in two_causes.CASES
@@ -84,7 +83,12 @@ def test_coordinate_ascent_is_exact_where_the_posterior_factorises():
     [
         MonteCarlo(num_particles=200, growth=1.1, most=1000),
         MonteCarlo(lambda x: _wide(x), num_particles=200, growth=1.1, most=1000),
-        Variational(AutoNormal(normal_means), steps=25, num_particles=8, optim=Adam({"lr": 0.05})),
+        pytest.param(
+            Variational(
+                AutoNormal(normal_means), steps=25, num_particles=8, optim=Adam({"lr": 0.05})
+            ),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["prior", "guide", "variational"],
 )
