@@ -8,6 +8,9 @@ from click.testing import CliRunner
 from benchmarks.__main__ import main
 from benchmarks.cases import CASES
 from benchmarks.contests import contests
+from benchmarks.em import evaluation_rows
+from benchmarks.em_restarts import PROBLEMS, restart_rows
+from benchmarks.em_scale import FITS, measure
 from benchmarks.guide_contests import LOSSES, guide_contests
 from benchmarks.memory import peak_bytes
 from benchmarks.table import BEGIN, END, update
@@ -75,3 +78,27 @@ def test_update_replaces_what_is_between_the_marks(tmp_path):
     file.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     update(file, "new")
     assert file.read_text() == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+
+
+def test_restarts_of_em_are_compared_with_the_same_fits_of_scikit_learn():
+    # which checks that both reach the same log-likelihoods
+    (row,) = restart_rows(PROBLEMS[:1], starts=3, steps=3, turns=2)
+    assert row[:2] == ["Old Faithful, 272 x 2", "2"]
+    assert all(math.isfinite(float(cell.split()[0])) for cell in row[2:])
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_fits_of_many_data_reach_what_scikit_learn_reaches(name):
+    found = measure(name, 40_000, 2)
+    expected = measure("scikit-learn", 40_000, 2)
+    assert found["seconds"] > 0
+    assert found["more"] >= 0
+    # a pass of online EM is worth more than a step
+    assert found["log_likelihood"] >= expected["log_likelihood"] - 1e-9
+
+
+def test_accelerated_em_needs_fewer_evaluations():
+    plain, squarem, anderson = evaluation_rows(starts=4, tolerance=1e-6)
+    assert int(plain[1]) > 10 * int(squarem[1])
+    assert int(squarem[1]) > int(anderson[1])
+    assert all(float(row[3]) < 1e-4 for row in (plain, squarem, anderson))

@@ -20,11 +20,11 @@ from pyro_klmodes.inference.em.parameters import parameters_of
 RATIO = 5  # how much further off than the tolerance a start has to be
 
 
-def clusters(number=2000):
+def clusters(number=2000, spread=1.0):
     generator = torch.Generator().manual_seed(3)
     centres = torch.tensor([[-2.0, 0.0], [2.0, 1.0], [0.0, -3.0]])
     which = torch.randint(3, (number,), generator=generator)
-    return centres[which] + torch.randn(number, 2, generator=generator)
+    return spread * centres[which] + torch.randn(number, 2, generator=generator)
 
 
 def at_data(x):
@@ -40,19 +40,20 @@ OPTIONS = {"components": 3, "kind": "diagonal"}
 
 
 def test_several_passes_reach_the_maximum():
-    """Batches of B data with a weight of g cost N p g / (4 B) nats in the end, p the parameters.
+    """Independent batches of B data and weight g cost N p g / (4 B) nats in the end.
 
-    For 14 of them that is 2.3 nats after 15 passes, with a standard deviation of 0.9.
+    For p = 14 parameters that is 2.0 nats after 12 passes. Shuffled passes, in which every datum
+    has its turn, are far less noisy: 0.03 to 0.11 nats for six seeds.
     """
-    x = clusters()
+    x = clusters(spread=1.6)
     best = EM(gaussian_mixture.model, starts=at_data(x)).fit(x, **OPTIONS, tolerance=1e-9)
-    loader = DataLoader(TensorDataset(x), batch_size=100, shuffle=True)
+    loader = DataLoader(TensorDataset(x), batch_size=200, shuffle=True)
 
     result = EM(gaussian_mixture.model, starts=at_data(x), online=StepSizes()).fit(
-        batches=loader, epochs=15, **OPTIONS
+        batches=loader, epochs=12, **OPTIONS
     )
 
-    tolerance = 5.0
+    tolerance = 0.5
     assert 0 <= best.log_likelihood - result.log_likelihood < tolerance
     assert best.log_likelihood + best.losses[0] > RATIO * tolerance
     direct = gaussian_mixture.log_likelihood(gaussian_mixture.mixture(result.params), x)
