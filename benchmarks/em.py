@@ -1,6 +1,6 @@
 """EM against scikit-learn: many starts, many data; and what acceleration saves.
 
-Run ``python -m benchmarks.em`` for the tables of the README (about ten minutes on one core).
+Run ``python -m benchmarks.em`` for the tables of the README (more than half an hour on one core).
 """
 
 from __future__ import annotations

@@ -181,6 +181,18 @@ def test_states_that_are_not_exchangeable_are_refused():
         result.aligned()
 
 
+def test_too_many_axes_are_refused():
+    def model(x):
+        loc = pyro.param("loc", torch.zeros((2,) * 13))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Categorical(torch.tensor([0.5, 0.5])))
+            pyro.sample("x", dist.Normal(loc[z].reshape(*z.shape, -1).sum(-1), 1.0), obs=x)
+
+    result = EM(model).fit(torch.randn(4), steps=1)
+    with pytest.raises(UnsupportedStructure, match="13 axes of size 2, too many"):
+        result.aligned()
+
+
 def test_a_model_without_discrete_latents_is_refused():
     def model(x):
         pyro.sample(
