@@ -48,7 +48,7 @@ def decided(
         The weights, and a note if there were more draws.
     """
     size = weights.num_draws
-    most = MOST_DRAWS // size if data.layout.vectorised else 1
+    most = MOST_DRAWS // size if data.layout.together else 1
     blocks, found = 1, CellEvidence.of(draws.log_w)
     while blocks < most and _may_be_chance(weights, trusted, found.num_draws):
         for block in range(blocks, min(2 * blocks, most)):

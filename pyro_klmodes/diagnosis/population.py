@@ -139,7 +139,7 @@ def adapt(
 def _refined(target: Target, proposal: StudentMixture, found: Population) -> Population:
     """As many new draws as the evidence needs, if they are worth it and cheap."""
     size = len(found.log_w)
-    if found.effective_draws < WORTHWHILE * size or not target.layout.vectorised:
+    if found.effective_draws < WORTHWHILE * size or not target.layout.together:
         return found
     blocks = min(math.ceil((found.error / FINE) ** 2), MOST_DRAWS // size)
     if blocks < 2:

@@ -25,7 +25,7 @@ class Auto:
 
     Example:
         >>> from pyro_klmodes.objectives import ForwardKL
-        >>> Auto().resolve(ForwardKL(), Layout(nesting=0, vectorised=True))
+        >>> Auto().resolve(ForwardKL(), Layout(nesting=0))
         fixed
     """
 

@@ -37,6 +37,8 @@ class Estimator(ABC):
     needs_density: bool = False
     #: whether the densities of every latent site must be known, and not only their sum
     needs_sites: bool = False
+    #: whether the model's own sites must be known, with their distributions, and not only densities
+    needs_model_sites: bool = False
     #: with fewer the expectation of the gradient is zero
     min_particles: int = 1
 

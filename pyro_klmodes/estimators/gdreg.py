@@ -43,6 +43,7 @@ class GDReG(Doubly):
     """
 
     needs_sites = True
+    needs_model_sites = True
 
     def loss(self, objective: Objective, draws: Draws) -> Tensor:
         """The objective's value; priors follow paths instead of scores."""

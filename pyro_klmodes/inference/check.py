@@ -106,7 +106,7 @@ def _examine(
     return CheckReport(
         sites=tuple(site_reports(traces, layout)),
         granularity=granularity,
-        vectorised=layout.vectorised,
+        sharing=layout.sharing,
         estimator="" if loss is None else repr(estimator),
         problems=tuple(problems),
     )

@@ -11,12 +11,18 @@ from rich.table import Table
 from torch import Tensor
 
 from pyro_klmodes.tracing.handlers import is_latent
-from pyro_klmodes.tracing.layout import Layout
+from pyro_klmodes.tracing.layout import Layout, Sharing
 from pyro_klmodes.tracing.plates import plates_of
 from pyro_klmodes.tracing.runs import Traces
 from pyro_klmodes.tracing.terms import scored_sites
 
 __all__ = ["CheckReport", "SiteReport", "site_reports"]
+
+_SHARING: dict[Sharing, str] = {
+    "run": "share one run",
+    "map": "share one run of the guide, the model is mapped over its draws",
+    "none": "run one after the other",
+}
 
 
 @dataclass(frozen=True)
@@ -37,16 +43,22 @@ class CheckReport:
     Attributes:
         sites: every site, in order.
         granularity: local plates, by whose elements the weights are; empty: one joint weight.
-        vectorised: whether particles share one run.
+        sharing: "run" if all particles share one run of model and guide; "map" if they share one of
+            the guide, and the model is mapped over its draws; "none" if they have one each.
         estimator: the estimator of the loss, "" without one.
         problems: what is legitimate but probably not meant, in words.
     """
 
     sites: tuple[SiteReport, ...]
     granularity: tuple[str, ...] | None
-    vectorised: bool
+    sharing: Sharing
     estimator: str
     problems: tuple[str, ...]
+
+    @property
+    def vectorised(self) -> bool:
+        """Whether particles share one run of model and guide."""
+        return self.sharing == "run"
 
     def print(self) -> None:
         """Show the report in the terminal."""
@@ -67,7 +79,7 @@ class CheckReport:
         return f"one per particle and element of {', '.join(self.granularity)}"
 
     def _layout(self) -> str:
-        together = "share one run" if self.vectorised else "run one after the other"
+        together = _SHARING[self.sharing]
         return f"{together}; estimator {self.estimator}" if self.estimator else together
 
 

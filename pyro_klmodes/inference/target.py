@@ -16,6 +16,7 @@ from pyro_klmodes.guides.joint_guide import JointGuide
 from pyro_klmodes.tracing.joint_densities import log_joints
 from pyro_klmodes.tracing.joint_density import log_joint
 from pyro_klmodes.tracing.obs_mask import partly_observed
+from pyro_klmodes.tracing.over_particles import over_particles
 from pyro_klmodes.tracing.randomness import same_random_state
 from pyro_klmodes.tracing.runs import Pair
 from pyro_klmodes.tracing.survey import survey
@@ -77,8 +78,10 @@ class Target:
     ) -> Tensor:  # (*batch)
         """The log-density at every vector; not finite where it is not defined."""
         points = u.reshape(-1, u.shape[-1])
-        if self.layout.vectorised:
+        if self.layout.sharing == "run":
             joint = self._together(points)
+        elif self.layout.sharing == "map":
+            joint = over_particles(lambda at: self._one(at["u"]), {"u": points})
         else:
             joint = torch.stack([self._one(point) for point in points])
         return joint.reshape(u.shape[:-1])

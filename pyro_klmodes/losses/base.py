@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from pyro_klmodes.tracing.draws import Draws
 from pyro_klmodes.tracing.handlers import Cut
 from pyro_klmodes.tracing.layout import Layout, LayoutCache
 from pyro_klmodes.tracing.nested import sample_nested
+from pyro_klmodes.tracing.over_particles import NotMapped
 from pyro_klmodes.tracing.runs import Pair
 from pyro_klmodes.tracing.sampling import sample
 from pyro_klmodes.tracing.survey import survey
@@ -50,7 +52,10 @@ class DivergenceLoss(ELBO):
         estimator: one of ``pyro_klmodes.estimators``.
         max_plate_nesting: depth of the deepest plate; found by running the pair if None.
         vectorize_particles: whether all particles share one run of model and guide. A pair that
-            does not broadcast is run particle by particle, with a warning.
+            does not broadcast, as one with ``a[county]``, has its guide run once and its model
+            mapped over the draws with ``torch.func.vmap``, in which it sees the shapes of one
+            particle. One that cannot be mapped either, as one with a branch on a latent value, is
+            run particle by particle, with a warning that says why.
 
     Raises:
         InvalidArgument: for numbers that are not positive integers, or too few particles.
@@ -92,6 +97,7 @@ class DivergenceLoss(ELBO):
         self.plate_nesting = max_plate_nesting
         self.step = 0
         self._layouts = LayoutCache()
+        self._dialled: Mapping[str, Tensor] = {}
 
     def reset(self) -> None:
         """Begin anew: forget what earlier gradients left behind. ``fit`` does so."""
@@ -171,6 +177,31 @@ class DivergenceLoss(ELBO):
         self._cut(pair, layout)
         return layout, self._estimator(layout)
 
+    def why_not_static(self) -> str | None:
+        """Why a step is not one function of parameters, data and draws; None if it is.
+
+        Such a function can be written down once and compiled.
+        """
+        return None
+
+    def dials(self, step: int) -> dict[str, float]:
+        """The numbers in the loss that change from step to step, by name: values of schedules."""
+        return {}
+
+    def static_loss(self, pair: Pair, dials: Mapping[str, Tensor]) -> Tensor:
+        """The differentiable loss of a pair that was run before, without any look at values.
+
+        Args:
+            pair: model, guide and arguments.
+            dials: scalars in the place of the numbers that change.
+        """
+        layout = replace(self._layout(pair), settled=True)
+        before, self._dialled = self._dialled, dials
+        try:
+            return self._surrogate(self._draws(pair, layout, self._cut(pair, layout)), layout)
+        finally:
+            self._dialled = before
+
     def _get_trace(
         self, model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any
     ) -> Any:
@@ -204,9 +235,9 @@ class DivergenceLoss(ELBO):
             before = torch.get_rng_state()
             try:
                 return draw(layout), layout
-            except Exception:  # arguments of another structure, or an error of the model's own
+            except Exception as error:  # arguments of another structure, or the model's own error
                 torch.set_rng_state(before)
-                if not self._has_changed(pair, layout):
+                if not isinstance(error, NotMapped) and not self._has_changed(pair, layout):
                     raise
                 self._layouts.forget(pair.model, pair.guide)
         layout = self._layout(pair)
@@ -229,6 +260,7 @@ class DivergenceLoss(ELBO):
             outer=self.num_outer,
             stratified=self._estimator(layout).takes_strata(self.objective),
             by_site=self._needs_sites(layout),
+            sites=self._estimator(layout).needs_model_sites,
         )
 
     def _objective(self, draws: Draws) -> Objective:

@@ -133,6 +133,12 @@ class ForwardKL(DivergenceLoss):
         super().load_state_dict(state)
         self.epsilon = float(state["epsilon"])
 
+    def why_not_static(self) -> str | None:
+        """Distilled weights go on from where the last step has left them."""
+        if self.distilled is not None:
+            return "distilled weights depend on all steps before"
+        return super().why_not_static()
+
     def _draws(self, pair: Pair, layout: Layout, cut: Cut) -> Draws:
         if self.defensive == 0.0:
             return super()._draws(pair, layout, cut)

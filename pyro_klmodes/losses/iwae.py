@@ -75,13 +75,13 @@ class IWAE(RateLoss):
             max_plate_nesting=max_plate_nesting,
             vectorize_particles=vectorize_particles,
         )
-        self._price()
+        self._price(self.step)
 
-    def _price(self) -> float:
-        price = super()._price()
+    def _price(self, step: int) -> float:
+        price = super()._price(step)
         if price < 1.0 and self.num_particles > 1:
             raise InvalidArgument(
-                f"beta is {price:g} at step {self.step}; with num_particles={self.num_particles} "
+                f"beta is {price:g} at step {step}; with num_particles={self.num_particles} "
                 "it must be at least 1: the importance-weighted bound less a share of its rate has "
                 "no minimum, a wider guide is always better. Use ReverseKL(beta=...) to warm up, "
                 "or num_particles=1 with num_outer=K."

@@ -64,6 +64,10 @@ class RateLoss(DivergenceLoss):
         """Whether a rate may cost anything but one."""
         return callable(self.beta) or self.beta != 1.0 or self.free_bits > 0.0
 
+    def dials(self, step: int) -> dict[str, float]:
+        """The price of a rate, if it has a schedule."""
+        return {"beta": self._price(step)} if callable(self.beta) else {}
+
     def _needs_sites(self, layout: Layout) -> bool:
         return self.prices_rates or super()._needs_sites(layout)
 
@@ -84,35 +88,35 @@ class RateLoss(DivergenceLoss):
         loss = super()._surrogate(draws, layout)
         return self._priced(loss, draws, self._estimator(layout).loss)
 
-    def _price(self) -> float:
-        """The price of a rate at this step."""
-        return value_at(self.beta, self.step, "beta")
+    def _price(self, step: int) -> float:
+        """The price of a rate at a step."""
+        return value_at(self.beta, step, "beta")
 
     def _priced(self, loss: Tensor, draws: Draws, estimate: Estimate) -> Tensor:
         """The loss with the price of the rates; ``estimate`` gives an objective from draws."""
         if not self.prices_rates:
             return loss
-        beta = self._price()
-        free = self._free(draws)
-        paid = [name for name in draws.sites if name not in free]
-        floor = beta * self.free_bits * sum(draws.sites[name].elements for name in free)
-        total = loss + floor
-        for price, names in ((beta - 1.0, paid), (-1.0, free)):
-            if names and price != 0.0:
-                total = total + price * _rate(draws, names, estimate)
+        dialled = self._dialled.get("beta")
+        beta = self._price(self.step) if dialled is None else dialled.to(loss.dtype)
+        if self.free_bits > 0.0:
+            total = loss + self._with_floor(draws, beta, estimate)
+        elif isinstance(beta, Tensor) or beta != 1.0:
+            total = loss + (beta - 1.0) * _rate(draws, list(draws.sites), estimate)
+        else:
+            total = loss
         # an infinite rate is infinite at any price, but infinity less infinity is no number
-        return total if bool(loss.isfinite()) else with_gradient(loss, total)
+        return with_gradient(torch.where(loss.isfinite(), total, loss), total)
 
-    def _free(self, draws: Draws) -> list[str]:
-        """The sites whose rate is below the floor."""
-        if self.free_bits == 0.0:
-            return []
-        with torch.no_grad():
-            return [
-                name
-                for name, site in draws.sites.items()
-                if float(_rate(draws, [name], value_of)) <= self.free_bits * site.elements
-            ]
+    def _with_floor(self, draws: Draws, beta: float | Tensor, estimate: Estimate) -> Tensor:
+        """What is added to the loss where a rate below the floor costs as much as the floor."""
+        added = draws.log_p.new_zeros(())
+        for name, site in draws.sites.items():
+            rate = _rate(draws, [name], estimate)
+            floor = self.free_bits * site.elements
+            with torch.no_grad():
+                free = _rate(draws, [name], value_of) <= floor
+            added = added + torch.where(free, beta * floor - rate, (beta - 1.0) * rate)
+        return added
 
 
 def _rate(draws: Draws, names: Collection[str], estimate: Estimate) -> Tensor:

@@ -158,6 +158,10 @@ class ScoreClimbing(DivergenceLoss):
         chains = state["chains"]
         self._chains = None if chains is None else Chains.from_state(chains)
 
+    def why_not_static(self) -> str | None:
+        """Chains go on from where the last step has left them."""
+        return "every step goes on with the chains of the last one"
+
     def _differentiable(self, pair: Pair) -> Tensor:
         runs: list[ChainRun] = []
 

@@ -161,6 +161,10 @@ class WakeSleep(DivergenceLoss):
         with torch.no_grad():
             return float(self._sum_of_phases(Pair(model, guide, args, kwargs)))
 
+    def why_not_static(self) -> str | None:
+        """Dreams are runs of the model of their own kind, and weights may be schedules."""
+        return "wake-sleep has phases whose weights may change from step to step"
+
     def _differentiable(self, pair: Pair) -> Tensor:
         total = self._sum_of_phases(pair)
         self.step += 1

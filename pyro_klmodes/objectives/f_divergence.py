@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -92,7 +94,7 @@ class FDivergence(Objective):
     @property
     def has_wake(self) -> bool:
         """Where f is finite at ratio zero, so that the divergence covers rather than seeks."""
-        return bool(torch.isfinite(self._at_zero))
+        return math.isfinite(self._at_zero)
 
     def wake_credit(
         self,
@@ -105,15 +107,15 @@ class FDivergence(Objective):
             t = self._log_ratio(log_w.detach())[0].requires_grad_()
             value = self.f(t)
             (slope,) = torch.autograd.grad(value.sum(), t)
-        credit = slope - value.detach() + self._at_zero.to(value)
+        credit = slope - value.detach() + self._at_zero
         return torch.where(torch.isneginf(t.detach()), 0.0, credit) / log_w.shape[0]
 
-    @property
-    def _at_zero(self) -> Tensor:
+    @cached_property
+    def _at_zero(self) -> float:
         """The limit of f at ratio zero; whatever is as large as a logarithm there is infinite."""
         far, farther = self.f(torch.tensor([-600.0, -700.0], dtype=torch.float64)).unbind()
         converged = (far - farther).abs() < 1e-6
-        return torch.where(converged, farther, torch.full_like(farther, float("inf")))
+        return float(farther) if converged else math.inf
 
     def curvature(
         self,

@@ -148,7 +148,7 @@ class ModelAt(ManyRuns):
     def can_share(self, values: Mapping[str, Tensor]) -> bool:
         """Whether draws of all latent sites can share a run without enumeration."""
         shaped = {n: self._shaped(n, v) for n, v in values.items()}
-        return self._shared("plain", shaped, self.all_of_it)
+        return self._way("plain", shaped, self.all_of_it) == "together"
 
 
 def _or_nan(site: Mapping[str, Any], info: SiteInfo) -> Tensor:  # (*batch, *event)

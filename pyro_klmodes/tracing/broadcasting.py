@@ -1,9 +1,9 @@
-"""Whether all particles can share one run: compare a vectorised run with single ones."""
+"""What particles can share: compare a run of all, or a mapped one, with single runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from pyro import poutine
@@ -12,50 +12,85 @@ from torch import Tensor
 from pyro_klmodes.errors import InvalidArgument, NoDensity, NonFiniteLoss, UnsupportedStructure
 from pyro_klmodes.tracing.draws import Draws
 from pyro_klmodes.tracing.enumeration import model_terms_summed
-from pyro_klmodes.tracing.layout import Layout
+from pyro_klmodes.tracing.layout import Layout, Sharing
+from pyro_klmodes.tracing.over_particles import NotMapped
 from pyro_klmodes.tracing.particles import Single
 from pyro_klmodes.tracing.runs import Pair, run_model
 from pyro_klmodes.tracing.sampling import sample
 from pyro_klmodes.tracing.terms import Term, model_terms
 
-__all__ = ["rounding", "why_not_vectorised"]
+__all__ = ["rounding", "what_is_shared"]
 
 #: enough for both sides of a branch on a latent value to be seen
 _PARTICLES = 8
 #: how often values are moved, by how many rounding errors at most, and how much more than that
 #: the order of sums may change
 _NUDGES, _FURTHEST, _MORE = 8, 4, 4.0
+_NAMES = {"run": "a vectorised run", "map": "a mapped run"}
 
 
-def why_not_vectorised(
+@dataclass(frozen=True)
+class Shared:
+    """What particles can share, and why it is not more.
+
+    Attributes:
+        sharing: see ``Layout``.
+        reason: why particles are run one after the other, None if they are not.
+        independent: what was found out about that on the way, see ``Layout``.
+    """
+
+    sharing: Sharing
+    reason: str | None = None
+    independent: frozenset[str] | None = None
+
+
+def what_is_shared(
     pair: Pair,
     layout: Layout,
-) -> str | None:
-    """None if one vectorised run gives what single runs give, else what went wrong.
+) -> Shared:
+    """Whether one run of all particles gives what single runs give, or else a mapped one does.
 
     Raises:
         UnsupportedStructure, NonFiniteLoss, InvalidArgument: if single runs do not work either.
     """
     with poutine.block(), torch.no_grad():
-        try:
-            many = sample(pair, replace(layout, vectorised=True), _PARTICLES, linear=True)
-        except (UnsupportedStructure, NonFiniteLoss):
-            raise
-        except InvalidArgument as error:  # a value outside of the support, or only of that shape
-            for _ in range(_PARTICLES):
-                sample(pair, layout, 1, linear=True)
-            return f"the model or guide does not broadcast ({error})"
-        except Exception as error:  # whatever a model does with a batch it did not expect
-            return f"the model or guide does not broadcast ({type(error).__name__}: {error})"
-        for k in range(_PARTICLES):
-            one = _single_run(pair, layout, many, k)
-            if k == 0 and not _same(one, _single_run(pair, layout, many, k)):
-                return None  # random beyond its latent sites: there is nothing to compare
-            shared = _log_probs(many.terms, k, -1 - layout.nesting)
-            if not _same(one, shared) and not _same(
-                one, shared, _sensitivity(pair, layout, many, k, one)
-            ):
-                return "a vectorised run gives other log-probabilities than single runs"
+        found = replace(layout, sharing="run")
+        reason = _why_not(pair, found)
+        if reason is None or pair.messenger is not None:
+            sharing: Sharing = "run" if reason is None else "none"
+            return Shared(sharing, reason, found.independent)
+        found = replace(layout, sharing="map")
+        why_not_mapped = _why_not(pair, found)
+    if why_not_mapped is None:
+        return Shared("map", None, found.independent)
+    return Shared("none", f"{reason}, and torch.func.vmap cannot do that for it: {why_not_mapped}")
+
+
+def _why_not(pair: Pair, layout: Layout) -> str | None:
+    """None if many particles get what single runs give, else what went wrong."""
+    try:
+        many = sample(pair, layout, _PARTICLES, linear=True)
+    except NotMapped as error:
+        return str(error)
+    except (UnsupportedStructure, NonFiniteLoss):
+        raise
+    except InvalidArgument as error:  # a value outside of the support, or only of that shape
+        for _ in range(_PARTICLES):
+            sample(pair, replace(layout, sharing="none"), 1, linear=True)
+        return f"the model or guide does not broadcast ({error})"
+    except Exception as error:  # whatever a model does with a batch it did not expect
+        return f"the model or guide does not broadcast ({type(error).__name__}: {error})"
+    for k in range(_PARTICLES):
+        one = _single_run(pair, layout, many, k)
+        if k == 0 and not _same(one, _single_run(pair, layout, many, k)):
+            # random beyond its latent sites: there is nothing to compare, and a map has one number
+            # for all particles where a loop has many
+            return None if layout.sharing == "run" else "it draws random numbers of its own"
+        shared = _log_probs(many.terms, k, -1 - layout.nesting)
+        if not _same(one, shared) and not _same(
+            one, shared, _sensitivity(pair, layout, many, k, one)
+        ):
+            return f"{_NAMES[layout.sharing]} gives other log-probabilities than single runs"
     return None
 
 

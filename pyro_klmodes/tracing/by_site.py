@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,16 +26,21 @@ class SiteDensity:
     Attributes:
         log_p: ``(K, *local)``, the log-density in the model given what the site depends on.
         log_q: same shape, that in the guide.
-        elements: how many elements the plates around it have in the full data, without those that
-            are masked out, times a ``poutine.scale``: what the sum of :math:`\log q - \log p` over
-            cells and minibatches is divided by to get nats per datum.
+        count: gives ``elements``: how many elements the plates around it have in the full data,
+            without those that are masked out, times a ``poutine.scale``: what the sum of
+            :math:`\log q - \log p` over cells and minibatches is divided by to get nats per datum.
         plain: whether neither is scaled inside of the weights.
     """
 
     log_p: Tensor
     log_q: Tensor
-    elements: float
+    count: Callable[[], float] = field(repr=False)
     plain: bool
+
+    @property
+    def elements(self) -> float:
+        """How many elements there are; asked only where it matters, as it looks at masks."""
+        return self.count()
 
     @property
     def log_ratio(self) -> Tensor:  # (K, *local)
@@ -92,13 +98,13 @@ def densities_by_site(
             columns.append(cells.weighed(of(groups[name]), zero) + zero)
         x = torch.cat(columns)
         x = x.expand(count, *x.shape[1:]).reshape(log_p.shape)  # it may be the same for all
-        return torch.where(dead, x.detach(), x) if bool(dead.any()) else x
+        return torch.where(dead, x.detach(), x)
 
     return {
         name: SiteDensity(
             log_p=rows(name, lambda g: g.p),
             log_q=rows(name, lambda g: g.q),
-            elements=_elements(group, cells),
+            count=partial(_elements, group, cells),
             plain=_plain(group, cells),
         )
         for name, group in grouped[0].items()

@@ -33,7 +33,9 @@ def cells_with_data(draws: Draws) -> Tensor:  # (*local), bool
 
 def _of_data(term: Term) -> bool:
     """Whether a term holds observations: it alone, or those that are summed over in it."""
-    return term.site["is_observed"] if term.site is not None else term.counts is not None
+    if term.site is not None:
+        return bool(term.site["is_observed"])
+    return term.counts is not None and (bool(term.summed) or not term.latent)
 
 
 def _counts(term: Term) -> Tensor:

@@ -170,7 +170,11 @@ def _drawn(trace: Trace) -> dict[str, Mapping[str, Any]]:
 
 def kept_data(draws: Draws, plate: str) -> Tensor:  # (N,)
     """Positions of the data that no mask takes out of the guide."""
-    counts = {t.name: _counts(t) for where, t in draws.terms if where == "model" and t.site}
+    counts = {
+        t.name: _counts(t)
+        for where, t in draws.terms
+        if where == "model" and not t.summed and (t.site or t.counts is not None)
+    }
     return _kept([term for where, term in draws.terms if where == "guide"], plate, counts)
 
 
@@ -192,5 +196,7 @@ def _kept(
 
 
 def _counts(term: Term) -> Tensor:
+    if term.counts is not None:
+        return term.counts > 0
     assert term.site is not None
-    return unmasked(term.site) if term.counts is None else term.counts > 0
+    return unmasked(term.site)

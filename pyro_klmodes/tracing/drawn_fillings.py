@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,7 +86,7 @@ class DrawnFillings:
             )
             self._q = guide_terms(traces.guide, model=traces.model, cut=True)
         self._model = traces.model
-        self._independent = lambda: independent_sites(pair, layout)
+        self._independent = partial(independent_sites, pair, layout)
         latents = {n: s["value"] for n, s in traces.guide.nodes.items() if is_latent(s)}
         self.filled = Filled(
             drawn.model,

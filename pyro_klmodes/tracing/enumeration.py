@@ -159,6 +159,12 @@ def _common_scale(factors: Mapping[str, Any]) -> float:
     return scales[first]
 
 
+class _StableRing(LogRing):
+    """Pyro's sums in log space, by way of ``log_einsum``."""
+
+    _backend = "pyro_klmodes.tracing.log_einsum"
+
+
 def contract(factors: Mapping[str, Any], packed: Packed, scale: float = 1.0) -> list[Term]:
     """Sum the enumerated values out of some sites, all that these values reach among them."""
     plate_symbols = packed.trace.plate_to_symbol
@@ -172,7 +178,7 @@ def contract(factors: Mapping[str, Any], packed: Packed, scale: float = 1.0) -> 
         _multiply(tree.setdefault(ordinal, {}), log_prob)
     factors_of = OrderedDict((ordinal, list(same.values())) for ordinal, same in tree.items())
     with shared_intermediates() as cache:
-        ring = LogRing(cache=cache, dim_to_size=sizes)
+        ring = _StableRing(cache=cache, dim_to_size=sizes)
         summed = contract_tensor_tree(factors_of, set(packed.symbols) & set(sizes), ring=ring)
 
     dims: dict[str, int] = {}

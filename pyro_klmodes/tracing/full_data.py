@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from pyro_klmodes.tracing.particles import Particles, Single, Together
 from pyro_klmodes.tracing.plates import plates_of
 from pyro_klmodes.tracing.randomness import same_random_state
 from pyro_klmodes.tracing.runs import GuideRun, Pair, run, run_guide
-from pyro_klmodes.tracing.sampling import independent_sites, run_of, values_of
+from pyro_klmodes.tracing.sampling import independent_sites, model_runner, run_of, values_of
 from pyro_klmodes.tracing.sites import describe
 from pyro_klmodes.tracing.survey import survey
 from pyro_klmodes.tracing.terms import Term
@@ -94,13 +95,13 @@ class FullData:
     def draws(self, count: int, *, by_site: bool = False) -> Draws:
         """Draw and weigh, as if model and guide had been given the full data at once."""
         with poutine.block(), torch.no_grad():
-            together = self.layout.vectorised and count > 1
+            together = self.layout.together and count > 1
             particles = self._particles(count if together else 1)
             runs = [self._stitched(particles) for _ in range(1 if together else count)]
             return weigh(
                 runs,
                 particle_dim=particles.dim if isinstance(particles, Together) else None,
-                independent=lambda: independent_sites(self.pair, self.layout),
+                independent=partial(independent_sites, self.pair, self.layout),
                 linear=True,  # the scales of a density at hand need no exponent
                 by_site=by_site,
             )
@@ -108,7 +109,7 @@ class FullData:
     def values(self, count: int) -> dict[str, Tensor]:  # {site: (count, *site_shape)}
         """Draw without weights, for guides that have no density."""
         with poutine.block(), torch.no_grad():
-            together = self.layout.vectorised and count > 1
+            together = self.layout.together and count > 1
             particles = self._particles(count if together else 1)
             found = [self._values(particles) for _ in range(1 if together else count)]
         return {n: torch.cat([values[n] for values in found]) for n in found[0]}
@@ -128,6 +129,7 @@ class FullData:
                 cut=Cut.DRAWS,
                 fixed=kept.at(visit),
                 enumerated=bool(self.layout.enumerated),
+                by=model_runner(self.layout),
             )
             together = isinstance(particles, Together)
             runs.append((visit, run_of(traces, Cut.DRAWS, self.layout, together=together)))
@@ -206,7 +208,9 @@ def _keep(kept: Kept, trace: Any, visit: Visit) -> dict[str, dict[str, int]]:
 def _counts(term: Term) -> Tensor:
     """Which elements of a term no mask takes out."""
     ones = torch.ones_like(term.log_prob)
-    return ones if term.site is None else ones * unmasked(term.site).to(ones)
+    if term.site is not None:
+        return ones * unmasked(term.site).to(ones)
+    return ones if term.summed or term.counts is None else ones * term.counts.to(ones)
 
 
 def _filled(x: Tensor, plates: Mapping[str, int], visit: Visit) -> Tensor:

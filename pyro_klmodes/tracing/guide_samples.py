@@ -9,6 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_klmodes.tracing.blocks_of_draws import block_sizes
 from pyro_klmodes.tracing.handlers import is_latent
 from pyro_klmodes.tracing.layout import Layout
 from pyro_klmodes.tracing.particles import Single, Together
@@ -27,7 +28,7 @@ def sample_guide(
     n: int,
     layout: Layout | None = None,
 ) -> dict[str, Tensor]:
-    """Draw n values of every latent site that is not auxiliary, ``(n, *site_shape)``.
+    """Draw n values of every latent site that is not auxiliary, ``(n, *site_shape)``, in blocks.
 
     Args:
         model: a model.
@@ -40,13 +41,24 @@ def sample_guide(
     pair = Pair(model, guide, args, kwargs)
     layout = layout or survey(pair)
     with poutine.block():
-        if layout.vectorised:
-            trace = run_guide(pair, Together(n, layout.nesting), {}, detach=True).trace
-            return {name: values_of(trace.nodes[name]) for name in _latents(trace)}
+        if layout.together:
+            return _in_blocks(pair, layout, n)
         traces = [run_guide(pair, Single(), {}, detach=True).trace for _ in range(n)]
     return {
         name: torch.stack([t.nodes[name]["value"] for t in traces]) for name in _latents(traces[0])
     }
+
+
+def _in_blocks(pair: Pair, layout: Layout, n: int) -> dict[str, Tensor]:
+    """Draws of the same blocks, and the same minibatch, as those of ``draws``."""
+    found: dict[str, list[Tensor]] = {}
+    indices: Mapping[str, Tensor] = {}
+    for size in block_sizes(n, layout.numbers):
+        drawn = run_guide(pair, Together(size, layout.nesting), indices, detach=True)
+        indices = drawn.indices
+        for name in _latents(drawn.trace):
+            found.setdefault(name, []).append(values_of(drawn.trace.nodes[name]))
+    return {name: torch.cat(values) for name, values in found.items()}
 
 
 def _latents(trace: Any) -> list[str]:

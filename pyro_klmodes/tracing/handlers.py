@@ -9,6 +9,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro.poutine.broadcast_messenger import BroadcastMessenger
+from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -20,6 +21,7 @@ from pyro_klmodes.tracing.plates import PARTICLES
 __all__ = [
     "Cut",
     "CutDraws",
+    "Enumerate",
     "FixValues",
     "InnerParticles",
     "SampledInGuide",
@@ -82,7 +84,8 @@ class FixValues(Messenger):
         value = self.values[msg["name"]]
         if site_is_subsample(msg) and msg["value"] is not None:
             given = torch.as_tensor(msg["value"])
-            if given.shape != value.shape or not torch.equal(given, value.to(given)):
+            same = given is value  # which takes no look at the numbers
+            if not same and (given.shape != value.shape or not torch.equal(given, value.to(given))):
                 raise UnsupportedStructure(
                     f"plate '{msg['name']}': it was given subsample indices, but the guide draws "
                     "its own, so guide and data would not match. Pass the same indices in the "
@@ -91,6 +94,29 @@ class FixValues(Messenger):
                 )
         msg["value"] = value
         msg["done"] = True
+
+
+class Enumerate(EnumMessenger):
+    """Pyro's parallel enumeration, also under ``torch.func.vmap``, where values have no data."""
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if isinstance(msg["value"], Tensor):
+            msg = {**msg, "value": _ShapeOnly(msg["value"].shape)}
+        super()._pyro_post_sample(msg)
+
+
+class _ShapeOnly:
+    """What Pyro asks of the value of a site: ``value.data.shape`` and ``value.dim()``."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        self.shape = shape
+
+    @property
+    def data(self) -> _ShapeOnly:
+        return self
+
+    def dim(self) -> int:
+        return len(self.shape)
 
 
 class SampledInGuide(Messenger):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["Layout", "LayoutCache"]
+__all__ = ["Layout", "LayoutCache", "Sharing"]
+
+#: how particles are run: all in one run of model and guide; in one run of the guide, with the model
+#: mapped over its draws by torch (see ``mapped``); or one after the other
+Sharing = Literal["run", "map", "none"]
 
 
 @dataclass
@@ -16,7 +20,7 @@ class Layout:
 
     Attributes:
         nesting: depth of the deepest plate; particles go left of it.
-        vectorised: whether the particles can share one run.
+        sharing: what the particles can share.
         enumerated: model sites that are summed out.
         unreparameterised: guide sites whose draws carry no path.
         reparameterised: guide sites whose draws do.
@@ -25,10 +29,13 @@ class Layout:
             "" while nobody asked.
         independent: observed sites that depend on no latent value, None while nobody asked.
         reads_data: whether the guide is known to read its data from the arguments.
+        numbers: how many numbers one particle takes up in the sites of model and guide.
+        settled: whether what depends on values has been decided, so that nothing looks at values
+            again: while a step is written down as a graph.
     """
 
     nesting: int
-    vectorised: bool
+    sharing: Sharing = "none"
     enumerated: tuple[str, ...] = ()
     unreparameterised: tuple[str, ...] = ()
     reparameterised: tuple[str, ...] = ()
@@ -36,6 +43,18 @@ class Layout:
     unscored: str | None = ""
     independent: frozenset[str] | None = field(default=None)
     reads_data: bool = False
+    numbers: int = 1
+    settled: bool = False
+
+    @property
+    def vectorised(self) -> bool:
+        """Whether all particles can share one run of model and guide."""
+        return self.sharing == "run"
+
+    @property
+    def together(self) -> bool:
+        """Whether all particles can share one run of the guide at least."""
+        return self.sharing != "none"
 
     @property
     def structure(self) -> tuple[Any, ...]:

@@ -27,9 +27,20 @@ class LocalStructure:
 
     @classmethod
     def of(
-        cls, terms: Sequence[Term], independent: Callable[[], frozenset[str]], *, linear: bool
+        cls,
+        terms: Sequence[Term],
+        independent: Callable[[], frozenset[str]],
+        *,
+        linear: bool,
+        settled: bool = False,
     ) -> LocalStructure:
         """Read it off the terms of a run.
+
+        Args:
+            terms: of model and guide.
+            independent: names of the sites that depend on no latent value.
+            linear: whether scales may differ by site.
+            settled: whether such terms were accepted before, so that no value need be looked at.
 
         Raises:
             UnsupportedStructure: if a subsampled plate does not enclose every latent site and the
@@ -39,7 +50,7 @@ class LocalStructure:
         weighted = [t for t in terms if t.name not in rest]
         scales = [t.scale for t in weighted]
         common = bool(scales) and all(not isinstance(s, Tensor) and s == scales[0] for s in scales)
-        if not linear and not common and _share_one_tensor(scales):
+        if not (linear or common or settled) and _share_one_tensor(scales):
             raise UnsupportedStructure(
                 f"all sites share one poutine.scale that is a tensor (site '{weighted[0].name}'): "
                 "weights of the data belong outside of a divergence that is not linear in log w, "

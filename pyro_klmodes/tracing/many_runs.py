@@ -1,10 +1,11 @@
-"""Run a model at many draws of its latent sites, together or one by one, minibatch by minibatch."""
+"""Run a model at many draws of its latent sites, all in one run if possible, by minibatches."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, Literal
 
 import torch
 from pyro import poutine
@@ -12,7 +13,9 @@ from pyro.infer import config_enumerate
 from torch import Tensor
 
 from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.tracing.blocks_of_draws import NUMBERS
 from pyro_klmodes.tracing.broadcasting import rounding
+from pyro_klmodes.tracing.over_particles import NotMapped, over_particles
 from pyro_klmodes.tracing.particles import Particles, Single, Together
 from pyro_klmodes.tracing.randomness import same_random_state
 from pyro_klmodes.tracing.runs import Pair, run_model
@@ -27,16 +30,16 @@ Run = Callable[[Mapping[str, Tensor], Particles], Pieces]
 
 #: enough draws for those that get mixed up to show
 _FEW = 3
-#: numbers that one run may hold in the sites of a model, all draws together
-_NUMBERS = 2**22
+_Way = Literal["together", "mapped", "apart"]
 
 
 class ManyRuns:
     """A model, ready to be run at draws of its latent sites.
 
-    All draws share a run where the model broadcasts over them, which is found out by comparing a
-    few with runs of their own; otherwise they have one run each. Plates that draw minibatches are
-    visited until every element was seen.
+    All draws share a run where the model broadcasts over them; where it does not, it is mapped over
+    them by torch, if that can be done. Either is found out by comparing a few with runs of their
+    own; otherwise they have one run each. Plates that draw minibatches are visited until every
+    element was seen.
 
     Args:
         model: a Pyro model.
@@ -76,7 +79,7 @@ class ManyRuns:
         self.pair = Pair(marked, marked, args, kwargs)
         self.sizes, self.visits = visits_of(self.sites)
         self.nesting = max((len(s.batch_shape) for s in self.sites.values()), default=0)
-        self._broadcasts: dict[str, bool] = {}
+        self._ways: dict[str, _Way] = {}
 
     def over(
         self,
@@ -91,11 +94,15 @@ class ManyRuns:
         Args:
             values: of the latent sites.
             run: what to do at values that are laid out for it.
-            like: under which name to remember whether draws can share a run.
-            check: what to compare to find that out, if not the pieces of ``run``.
+            like: under which name to remember what draws can share.
+            check: what to compare to find that out, if not the pieces of ``run``, which may then
+                draw random numbers.
         """
         shaped = {n: self._shaped(n, v) for n, v in values.items() if n in self.sites}
-        in_visit = self._together if self._shared(like, shaped, check or run) else self._apart
+        way = self._way(like, shaped, check or run)
+        in_visit = {"together": self._together, "apart": self._apart, "mapped": self._mapped}[way]
+        if way == "mapped" and check is not None:
+            in_visit = self._drawn
         parts: dict[Any, list[Any]] = {}
         with poutine.block(), torch.no_grad():
             for visit in self.visits:
@@ -124,32 +131,52 @@ class ManyRuns:
             for key, piece in runs[0].items()
         }
 
-    def _shared(self, like: str, values: Mapping[str, Tensor], run: Run) -> bool:
-        if like not in self._broadcasts:
-            with poutine.block(), torch.no_grad(), same_random_state():
-                self._broadcasts[like] = self._draws_can_share(values, run)
-        return self._broadcasts[like]
+    def _mapped(
+        self,
+        values: Mapping[str, Tensor],
+        visit: Mapping[str, Tensor],
+        run: Run,
+        randomness: Literal["error", "different"] = "error",
+    ) -> Pieces:
+        noted: list[tuple[Any, Piece]] = []
 
-    def _draws_can_share(self, values: Mapping[str, Tensor], run: Run) -> bool:
-        """Whether a run of a few draws gives what each of them gives alone."""
+        def one(here: dict[str, Tensor]) -> list[Tensor]:
+            noted[:] = run({**visit, **here}, Single(self.nesting)).items()
+            return [piece.value for _, piece in noted]
+
+        found = over_particles(one, values, randomness=randomness)
+        return {
+            key: Piece(value.squeeze(1), piece.axes)  # a single run has one draw in front
+            for (key, piece), value in zip(noted, found, strict=True)
+        }
+
+    def _drawn(self, values: Mapping[str, Tensor], visit: Mapping[str, Tensor], run: Run) -> Pieces:
+        """Mapped with random numbers of every draw's own, or one by one if torch cannot do that."""
+        before = torch.get_rng_state()
+        try:
+            return self._mapped(values, visit, run, "different")
+        except NotMapped:
+            torch.set_rng_state(before)
+            return self._apart(values, visit, run)
+
+    def _way(self, like: str, values: Mapping[str, Tensor], run: Run) -> _Way:
+        if like not in self._ways:
+            with poutine.block(), torch.no_grad(), same_random_state():
+                self._ways[like] = self._way_found(values, run)
+        return self._ways[like]
+
+    def _way_found(self, values: Mapping[str, Tensor], run: Run) -> _Way:
+        """The first way in which a run of a few draws gives what each of them gives alone."""
         visit = self.visits[0]
         few = {n: select(v[:_FEW], self.sites[n].axes, visit) for n, v in values.items()}
         alone = self._apart(few, visit, run)
-        try:
-            many = self._together(few, visit, run)
-        except Exception:  # whatever a model does with a batch it did not expect
-            return False
-        return all(
-            many[key].value.shape == piece.value.shape
-            and torch.allclose(
-                many[key].value.to(torch.get_default_dtype()),
-                piece.value.to(torch.get_default_dtype()),
-                rtol=rounding(piece.value),
-                atol=1e-3,
-                equal_nan=True,
-            )
-            for key, piece in alone.items()
-        )
+        with suppress(Exception):  # whatever a model does with a batch it did not expect
+            if _same(self._together(few, visit, run), alone):
+                return "together"
+        with suppress(NotMapped):
+            if _same(self._mapped(few, visit, run), alone):
+                return "mapped"
+        return "apart"
 
     def _shaped(self, name: str, value: Tensor) -> Tensor:  # (s, *site_shape)
         shape = self.sites[name].shape
@@ -177,7 +204,22 @@ class ManyRuns:
             states = torch.as_tensor(site["value"]).numel()
             largest += max(math.prod(site["fn"].shape()), states)
         whole = sum(math.prod(s.shape) for s in self.sites.values())
-        return max(1, _NUMBERS // max(largest, whole, 1))
+        return max(1, NUMBERS // max(largest, whole, 1))
+
+
+def _same(many: Pieces, alone: Pieces) -> bool:
+    """Whether the pieces of a few draws are those of runs of their own, up to rounding."""
+    return all(
+        many[key].value.shape == piece.value.shape
+        and torch.allclose(
+            many[key].value.to(torch.get_default_dtype()),
+            piece.value.to(torch.get_default_dtype()),
+            rtol=rounding(piece.value),
+            atol=1e-3,
+            equal_nan=True,
+        )
+        for key, piece in alone.items()
+    )
 
 
 def value_piece(value: Tensor, info: SiteInfo, particles: Particles) -> Piece:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.tracing.blocks_of_draws import block_sizes, joined
 from pyro_klmodes.tracing.draws import Draws
 from pyro_klmodes.tracing.handlers import Cut
 from pyro_klmodes.tracing.runs import Pair
@@ -32,13 +35,17 @@ def draws(
     All particles see the same minibatch; masks are applied; model sites marked for enumeration
     are summed out; weights are per cell of the local plates, see ``Draws``. No gradients.
 
+    Particles are drawn and weighed in blocks, so that memory stays bounded whatever K: all blocks
+    but the last have 2**22 numbers in the sites of model and guide, or one particle. A model that
+    does not broadcast over a batch dimension is mapped over the particles of a block.
+
     Args:
         model: a Pyro model.
         guide: a guide for it.
         args: positional arguments of both.
         kwargs: keyword arguments of both.
         num_particles: K.
-        vectorize_particles: whether particles share one run of model and guide.
+        vectorize_particles: whether the particles of a block share one run, or map.
         by_site: whether to add the densities of every latent site, and with them ``log_prior`` and
             ``log_likelihood``.
 
@@ -70,5 +77,13 @@ def draws(
         raise InvalidArgument(f"args must be a tuple of arguments; pass ({type(args).__name__},).")
     pair = Pair(model, guide, tuple(args), kwargs or {})
     layout = survey(pair, vectorise=vectorize_particles)
+    whole = by_site and not layout.together  # then every particle may have sites of its own
+    blocks = [num_particles] if whole else block_sizes(num_particles, layout.numbers)
+    parts: list[Draws] = []
+    indices: Mapping[str, Tensor] = {}
     with torch.no_grad():
-        return sample(pair, layout, num_particles, Cut.DRAWS, by_site=by_site)
+        for size in blocks:
+            part = sample(pair, layout, size, Cut.DRAWS, by_site=by_site, fixed=indices)
+            parts.append(part if not parts else replace(part, terms=()))  # they are large
+            indices = part.indices
+    return joined(parts)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from pyro import poutine
-from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
@@ -18,14 +17,27 @@ from torch import Tensor
 from pyro_klmodes.tracing.handlers import (
     Cut,
     CutDraws,
+    Enumerate,
     FixValues,
     SampledInGuide,
     is_delta,
     is_latent,
 )
 from pyro_klmodes.tracing.particles import Particles
+from pyro_klmodes.tracing.plates import PARTICLES
+from pyro_klmodes.tracing.terms import Term
 
-__all__ = ["GuideRun", "Pair", "Traces", "run", "run_guide", "run_model"]
+__all__ = [
+    "GuideRun",
+    "ModelRun",
+    "Pair",
+    "RunsModel",
+    "Traces",
+    "run",
+    "run_guide",
+    "run_model",
+    "shared_run",
+]
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Traces:
-    """One run of a pair, before any density is computed."""
+    """One run of a pair, before any density is computed.
+
+    Where the model was mapped over the particles, its trace tells what is the same for all of them,
+    and no values; its terms were computed on the way.
+    """
 
     guide: Trace
     model: Trace
@@ -54,6 +70,30 @@ class Traces:
     leaves: tuple[
         tuple[Tensor, Tensor], ...
     ] = ()  # draws with their graph, and the leaves for them
+    terms: Sequence[Term] | None = None  # of a model that was mapped
+
+
+@dataclass(frozen=True)
+class ModelRun:
+    """A run of a model, and its terms if they could be computed inside of it only."""
+
+    trace: Trace
+    terms: Sequence[Term] | None = None
+
+
+class RunsModel(Protocol):
+    """A way to run a model at the values of all particles."""
+
+    def __call__(
+        self,
+        pair: Pair,
+        particles: Particles,
+        values: Mapping[str, Tensor],
+        guide: Trace,
+        *,
+        enumerated: bool,
+    ) -> ModelRun:
+        """Run it; the guide's trace tells the plates of the values."""
 
 
 def run(
@@ -64,6 +104,7 @@ def run(
     fixed: Mapping[str, Tensor] | None = None,
     enumerated: bool = False,
     around: Messenger | None = None,
+    by: RunsModel | None = None,
 ) -> Traces:
     """Draw from the guide and run the model at the draws.
 
@@ -75,35 +116,43 @@ def run(
             drawn.
         enumerated: whether model sites marked for parallel enumeration are enumerated.
         around: entered outside of all other handlers.
+        by: how the model is run; None for all particles in one run.
     """
     if around is not None:
         with around:
-            return run(pair, particles=particles, cut=cut, fixed=fixed, enumerated=enumerated)
+            return run(
+                pair, particles=particles, cut=cut, fixed=fixed, enumerated=enumerated, by=by
+            )
+    by = by or shared_run
     first = run_guide(pair, particles, fixed or {}, detach=cut is Cut.DRAWS)
     drawn = {n: s["value"] for n, s in first.trace.nodes.items() if is_latent(s)}
     given = {**(fixed or {}), **first.indices}  # also for plates that only the model has
     if cut in (Cut.NONE, Cut.DRAWS):
-        model = first.model or run_model(pair, particles, {**given, **drawn}, enumerated=enumerated)
-        return _traces(first, model)
+        values = {**given, **drawn}
+        return _traces(
+            first,
+            first.given or by(pair, particles, values, first.trace, enumerated=enumerated),
+        )
 
     cut_at = drawn if cut is Cut.MODEL else _sources(first.trace)
     pairs = {n: (z, z.detach().requires_grad_()) for n, z in cut_at.items() if z.requires_grad}
     at = {**given, **cut_at, **{n: leaf for n, (_, leaf) in pairs.items()}}
     leaves = tuple(pairs.values())
     if cut is Cut.MODEL:
-        model = run_model(pair, particles, at, enumerated=enumerated)
+        model = by(pair, particles, at, first.trace, enumerated=enumerated)
         return _traces(first, model, leaves)
 
     second = run_guide(pair, particles, at, detach=False)
     at.update({n: s["value"] for n, s in second.trace.nodes.items() if is_latent(s)})
-    model = second.model or run_model(pair, particles, at, enumerated=enumerated)
+    model = second.given or by(pair, particles, at, second.trace, enumerated=enumerated)
     return _traces(second, model, leaves)
 
 
 def _traces(
-    guide: GuideRun, model: Trace, leaves: tuple[tuple[Tensor, Tensor], ...] = ()
+    guide: GuideRun, model: ModelRun, leaves: tuple[tuple[Tensor, Tensor], ...] = ()
 ) -> Traces:
-    return Traces(guide.trace, model, {**_indices(model), **guide.indices}, leaves)
+    indices = {**_indices(model.trace), **guide.indices}
+    return Traces(guide.trace, model.trace, indices, leaves, model.terms)
 
 
 @dataclass(frozen=True)
@@ -114,6 +163,11 @@ class GuideRun:
     indices: Mapping[str, Tensor]  # of the subsampled plates
     model: Trace | None  # where the guide is a messenger, which runs the model itself
 
+    @property
+    def given(self) -> ModelRun | None:
+        """The run of the model that came with that of the guide."""
+        return None if self.model is None else ModelRun(self.model)
+
 
 def _sources(trace: Trace) -> dict[str, Tensor]:
     """The values in which randomness enters; point masses are recomputed from them."""
@@ -121,7 +175,12 @@ def _sources(trace: Trace) -> dict[str, Tensor]:
 
 
 def _indices(trace: Trace) -> dict[str, Tensor]:
-    return {n: s["value"] for n, s in trace.nodes.items() if site_is_subsample(s)}
+    """Of the user's plates; that of the particles is always whole."""
+    return {
+        n: s["value"]
+        for n, s in trace.nodes.items()
+        if site_is_subsample(s) and not n.startswith(PARTICLES)
+    }
 
 
 def run_guide(
@@ -156,8 +215,20 @@ def run_model(
         tracer = stack.enter_context(poutine.trace())
         if enumerated:
             left = -1 - particles.nesting - particles.dims
-            stack.enter_context(EnumMessenger(first_available_dim=left))
+            stack.enter_context(Enumerate(first_available_dim=left))
             stack.enter_context(SampledInGuide(values))
         with particles.plate():
             pair.model(*pair.args, **pair.kwargs)
     return tracer.get_trace()
+
+
+def shared_run(
+    pair: Pair,
+    particles: Particles,
+    values: Mapping[str, Tensor],
+    guide: Trace,
+    *,
+    enumerated: bool,
+) -> ModelRun:
+    """All particles in one run."""
+    return ModelRun(run_model(pair, particles, values, enumerated=enumerated))

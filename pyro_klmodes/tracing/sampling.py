@@ -1,8 +1,9 @@
-"""Draw particles from a pair of known layout and weigh them, in one run or one after the other."""
+"""Draw particles from a pair of known layout and weigh them: in one run, mapped, or one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,14 +17,22 @@ from pyro_klmodes.tracing.enumeration import model_terms_summed
 from pyro_klmodes.tracing.handlers import Cut, is_delta, is_latent
 from pyro_klmodes.tracing.independence import find_independent
 from pyro_klmodes.tracing.layout import Layout
+from pyro_klmodes.tracing.mapped import mapped_run
 from pyro_klmodes.tracing.matching import check_sites, is_enumerated
 from pyro_klmodes.tracing.particles import Single, Together
 from pyro_klmodes.tracing.plates import depth, plates_of
-from pyro_klmodes.tracing.runs import Pair, Traces, run
+from pyro_klmodes.tracing.runs import Pair, RunsModel, Traces, run, shared_run
 from pyro_klmodes.tracing.terms import guide_terms, model_terms, scored_sites
 from pyro_klmodes.tracing.weighing import weigh
 
-__all__ = ["StaleLayout", "independent_sites", "run_of", "sample", "values_of"]
+__all__ = [
+    "StaleLayout",
+    "independent_sites",
+    "model_runner",
+    "run_of",
+    "sample",
+    "values_of",
+]
 
 
 class StaleLayout(UnsupportedStructure):
@@ -43,6 +52,7 @@ def sample(
     by_site: bool = False,
     fixed_first: Mapping[str, Tensor] | None = None,
     around_first: Messenger | None = None,
+    sites: bool = False,
 ) -> Draws:
     """Draw ``particles`` times ``outer`` particles; all of them see the same minibatch.
 
@@ -60,13 +70,16 @@ def sample(
         fixed_first: further such values, for the first run only: that of particle 0, and of all
             others where they share it.
         around_first: entered around that run, outside of all other handlers.
+        sites: whether somebody looks at the model's sites themselves, and not only at their terms:
+            then particles that do not share a run have one each.
     """
     runs = []
     indices: Mapping[str, Tensor] = fixed or {}
     count = particles * outer
     # a single particle needs no dimension of its own
     together = None
-    if layout.vectorised and count > 1:
+    shared = layout.vectorised if sites or around_first is not None else layout.together
+    if shared and count > 1:
         together = Together(count, layout.nesting, stratified=stratified)
     for k in range(1 if together else count):
         traces = run(
@@ -76,17 +89,24 @@ def sample(
             fixed={**indices, **fixed_first} if fixed_first and k == 0 else indices,
             enumerated=bool(layout.enumerated),
             around=around_first if k == 0 else None,
+            by=model_runner(layout),
         )
         indices = {**indices, **traces.indices}
         runs.append(run_of(traces, cut, layout, together=together is not None))
     return weigh(
         runs,
         particle_dim=together.dim if together else None,
-        independent=lambda: independent_sites(pair, layout),
+        independent=partial(independent_sites, pair, layout),
         linear=linear,
         outer=outer,
         by_site=by_site,
+        settled=layout.settled,
     )
+
+
+def model_runner(layout: Layout) -> RunsModel:
+    """How the model is run at the values of all particles."""
+    return mapped_run if layout.sharing == "map" else shared_run
 
 
 def run_of(traces: Traces, cut: Cut, layout: Layout, *, together: bool) -> Run:
@@ -102,13 +122,15 @@ def run_of(traces: Traces, cut: Cut, layout: Layout, *, together: bool) -> Run:
     marked = [n for n, s in traces.model.nodes.items() if is_enumerated(n, s, traces)]
     if marked and not layout.enumerated:
         raise StaleLayout(f"site '{marked[0]}' was not marked for enumeration before.")
-    p = (model_terms_summed if layout.enumerated else model_terms)(traces.model)
+    terms = traces.terms
+    if terms is None:
+        terms = (model_terms_summed if layout.enumerated else model_terms)(traces.model)
     sites = {n: s for n, s in traces.guide.nodes.items() if is_latent(s)}
     for name, site in sites.items():
         if not getattr(site["fn"], "has_rsample", False) and name not in layout.unreparameterised:
             raise StaleLayout(f"guide site '{name}' was reparameterised before.")
     return Run(
-        p=p,
+        p=list(terms),
         q=guide_terms(traces.guide, model=traces.model, cut=cut is Cut.DRAWS),
         values={
             n: values_of(s) if together else s["value"].detach().unsqueeze(0)
@@ -128,9 +150,20 @@ def values_of(site: Mapping[str, Any]) -> Tensor:  # (particles, *site_shape)
     return value.reshape((-1, *value.shape[value.dim() - inner :]))
 
 
-def independent_sites(pair: Pair, layout: Layout) -> frozenset[str]:
-    """The observed sites that depend on no latent value; found out once."""
+def independent_sites(
+    pair: Pair, layout: Layout, varying: Callable[[], frozenset[str]]
+) -> frozenset[str]:
+    """The observed sites that depend on no latent value; found out once.
+
+    Args:
+        pair: what is asked about.
+        layout: where it is remembered.
+        varying: names of those that are not the same for all particles of a run, whatever was
+            inferred: they are never called independent again.
+    """
     if layout.independent is None:
         with torch.no_grad():
             layout.independent = find_independent(pair)
+    if layout.independent and not layout.settled:
+        layout.independent -= varying()
     return layout.independent

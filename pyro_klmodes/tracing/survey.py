@@ -17,7 +17,7 @@ from pyro_klmodes.errors import (
     ModelGuideMismatch,
     UnsupportedStructure,
 )
-from pyro_klmodes.tracing.broadcasting import why_not_vectorised
+from pyro_klmodes.tracing.broadcasting import what_is_shared
 from pyro_klmodes.tracing.handlers import is_latent
 from pyro_klmodes.tracing.layout import Layout
 from pyro_klmodes.tracing.matching import check_sites, is_enumerated
@@ -41,8 +41,10 @@ def survey(
     """Run a pair a few times, without side effects on outer handlers, and describe it.
 
     A guide that creates its parameters lazily does so here, outside of any particle plate. A
-    vectorised run is compared with single runs at the same draws; where the two differ or the
-    vectorised one fails, particles are run one after the other, with a warning that says why.
+    vectorised run is compared with single runs at the same draws. Where the two differ or the
+    vectorised one fails, the guide alone is vectorised and the model mapped over its draws by
+    torch, which is compared likewise. Where that does not do either, as with a branch on a latent
+    value, particles are run one after the other, with a warning that says why.
 
     Raises:
         ModelGuideMismatch: if their latent sites or shapes do not match.
@@ -75,24 +77,30 @@ def survey(
     drawn = {n: s for n, s in traces.guide.nodes.items() if is_latent(s)}
     layout = Layout(
         nesting=needed if max_plate_nesting is None else max_plate_nesting,
-        vectorised=False,
         enumerated=tuple(n for n, s in traces.model.nodes.items() if is_enumerated(n, s, traces)),
         unreparameterised=tuple(n for n, s in drawn.items() if not _has_path(s)),
         reparameterised=tuple(n for n, s in drawn.items() if _has_path(s)),
         partial_plates=_partial_plates(traces),
+        numbers=sum(_numbers(s) for s in sites),
     )
     if vectorise:
-        reason = why_not_vectorised(pair, layout)
-        if reason is not None:
+        found = what_is_shared(pair, layout)
+        if found.reason is not None:
             warnings.warn(
-                f"particles are run one after the other, because {reason}. The results are the "
-                "same, only slower. Make the model broadcast over a leftmost batch dimension, or "
-                "pass vectorize_particles=False to silence this.",
+                f"particles are run one after the other, because {found.reason}. The results are "
+                "the same, only slower. Make the model broadcast over a leftmost batch dimension, "
+                "or pass vectorize_particles=False to silence this.",
                 KLModesWarning,
                 stacklevel=2,
             )
-        layout.vectorised = reason is None
+        layout.sharing, layout.independent = found.sharing, found.independent
     return layout
+
+
+def _numbers(site: Mapping[str, Any]) -> int:
+    """How many numbers a site takes up in the run of one particle."""
+    value = site["value"].numel() if isinstance(site["value"], Tensor) else 1
+    return max(math.prod(site["fn"].shape()), value, 1)
 
 
 def _partial_plates(traces: Traces) -> tuple[str, ...]:

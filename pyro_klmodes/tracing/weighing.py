@@ -16,15 +16,19 @@ from pyro_klmodes.tracing.terms import Term
 
 __all__ = ["weigh", "without_dead_cells"]
 
+#: given what finds out which terms vary over particles, the sites that depend on no latent value
+Independent = Callable[[Callable[[], frozenset[str]]], frozenset[str]]
+
 
 def weigh(
     runs: Sequence[Run],
     *,
     particle_dim: int | None,
-    independent: Callable[[], frozenset[str]],
+    independent: Independent,
     linear: bool = False,
     outer: int = 1,
     by_site: bool = False,
+    settled: bool = False,
 ) -> Draws:
     """Reduce the terms of one vectorised run, or of K single runs, to log-weights.
 
@@ -36,6 +40,7 @@ def weigh(
         linear: whether the objective is linear in the weights: then scales may differ by site.
         outer: number M of outer particles; the particles of the runs are K times M.
         by_site: whether to give the densities of every latent site too.
+        settled: whether the same terms were weighed before, so that no value need be looked at.
 
     Raises:
         UnsupportedStructure: if a subsampled plate does not enclose every latent site, or, with
@@ -43,8 +48,9 @@ def weigh(
     """
     structure = LocalStructure.of(
         [t for r in runs for t in (*r.p, *r.q)],
-        lambda: independent() - _varying(runs, particle_dim),
+        lambda: independent(lambda: _varying(runs, particle_dim)),
         linear=linear,
+        settled=settled,
     )
     cells = Cells(structure, particle_dim)
     parts = [_reduce(r, cells) for r in runs]
@@ -102,8 +108,6 @@ def without_dead_cells(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cut the graph of cells all of whose particles have weight zero: they know no direction."""
     dead = (log_p == -math.inf).all(0)
-    if not bool(dead.any()):
-        return log_p, log_q, score
     return (
         torch.where(dead, log_p.detach(), log_p),
         torch.where(dead, log_q.detach(), log_q),

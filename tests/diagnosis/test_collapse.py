@@ -1,6 +1,7 @@
 """Whether latents are in use: linear Gaussian guides, where everything is known."""
 
 import math
+from contextlib import nullcontext
 
 import pyro
 import pyro.distributions as dist
@@ -154,20 +155,27 @@ def test_guides_with_auxiliary_draws_and_discrete_latents():
     assert found.information.value == pytest.approx(math.log(2) - entropy, abs=0.02)
 
 
-def test_runs_of_one_particle_each():
+@pytest.mark.parametrize("branches", [False, True])
+def test_models_that_see_one_particle(branches):
+    """Mapped over the draws, or run one by one, with a warning, where torch cannot do that."""
+
     def one_by_one(x):
         assert x.dim() == 1
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
             assert z.dim() == 1
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+            pyro.sample("x", dist.Normal(z.abs() * z.sign() if branch(z) else z, 1.0), obs=x)
+
+    def branch(z):
+        return branches and bool(z[0] > 0)
 
     def guide(x):
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(0.5 * x, 0.7))
 
     x = torch.linspace(-2.0, 2.0, 12)
-    with pytest.warns(UserWarning, match="one after the other"):
+    warned = pytest.warns(UserWarning, match="one after the other") if branches else nullcontext()
+    with warned:
         found = collapse((one_by_one, guide), args=(x,), num_samples=10)
     assert found.information.value == pytest.approx(exact_information(x, 0.5, 0.7), abs=0.3)
     assert found.word == "in use"

@@ -1,4 +1,4 @@
-"""All particles in one run or one after the other: the same objective, one warning if forced."""
+"""All particles in one run, mapped or one after the other: the same objective, warned of a loop."""
 
 import math
 import warnings
@@ -53,9 +53,16 @@ def log_weights(model, z):
     return normal(z, torch.ones(())) + constant
 
 
-@pytest.mark.parametrize(
-    "model", [branching, summing, summing_next_to_a_large_constant, unsqueezed]
-)
+@pytest.mark.parametrize("model", [summing, summing_next_to_a_large_constant])
+def test_a_model_that_mixes_particles_up_is_mapped_without_a_warning(model):
+    """It gives numbers in a vectorised run, the wrong ones; a mapped one sees a single particle."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        d = IWAE(6).draws(model, prior_guide)
+    torch.testing.assert_close(d.log_w, log_weights(model, d.values["z"]))
+
+
+@pytest.mark.parametrize("model", [branching, unsqueezed])
 def test_a_model_that_does_not_broadcast_is_looped_with_one_warning(model):
     loss = IWAE(6)
     with pytest.warns(KLModesWarning, match="one after the other") as caught:
@@ -87,6 +94,15 @@ def rounded_and_mixed_up():
     pyro.sample("y", dist.Normal(1e-3 * z.sum(), 0.1), obs=torch.ones(()))
 
 
+def branching_on_nothing():
+    """Mixed up as well, and torch cannot map it."""
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.sample("x", dist.Normal(cancelling(z), 1e-3), obs=torch.ones(()))
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    loc = 1e-3 * w.sum() if bool((w < 100.0).all()) else w.sum()
+    pyro.sample("y", dist.Normal(loc, 0.1), obs=torch.ones(()))
+
+
 def rounded_guide():
     pyro.sample("z", dist.Normal(0.0, 1.0))
     pyro.sample("w", dist.Normal(0.0, 1.0))
@@ -106,8 +122,13 @@ def test_rounding_that_a_model_magnifies_is_no_difference():
 
 def test_mixed_up_particles_show_next_to_magnified_rounding():
     """Those of another term, by a hundredth of a standard deviation each."""
-    with pytest.warns(KLModesWarning, match="one after the other"):
-        draws(rounded_and_mixed_up, rounded_guide, num_particles=3)
+    with pytest.warns(KLModesWarning, match="gives other log-probabilities"):
+        draws(branching_on_nothing, rounded_guide, num_particles=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        d = draws(rounded_and_mixed_up, rounded_guide, num_particles=3)
+    terms = {t.name: t.log_prob for where, t in d.terms if where == "model"}
+    torch.testing.assert_close(terms["y"], normal(1e-3 * d.values["w"], torch.ones(()), 0.1))
 
 
 def indexing(x=X):
@@ -122,8 +143,31 @@ def indexing_guide(x=X):
 
 
 @pytest.mark.parametrize("loss_of", [ReverseKL, IWAE, ForwardKL])
+def test_a_mapped_model_has_the_results_of_the_chosen_loop(loss_of):
+    """``a[county]`` would index the particles by mistake; results are those of an explicit loop.
+
+    Both draw the same numbers: so few are taken from the generator one by one.
+    """
+    values, gradients = [], []
+    for vectorise in (True, False):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(2)
+        loss = loss_of(4, vectorize_particles=vectorise)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            values.append(loss.loss_and_grads(indexing, indexing_guide))
+        gradients.append(pyro.get_param_store()._params["loc"].grad.clone())
+    torch.testing.assert_close(*values, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(*gradients, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("loss_of", [ReverseKL, IWAE, ForwardKL])
 def test_a_forced_loop_is_the_chosen_loop(loss_of):
-    """``a[county]`` indexes the particles by mistake; results are those of an explicit loop."""
+    """A branch on a latent value: the same numbers, whether the loop was asked for or not."""
+
+    def guide():
+        pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.2)), 0.7))
+
     values, gradients = [], []
     for vectorise in (True, False):
         pyro.clear_param_store()
@@ -131,9 +175,9 @@ def test_a_forced_loop_is_the_chosen_loop(loss_of):
         loss = loss_of(4, vectorize_particles=vectorise)
         if vectorise:
             with pytest.warns(KLModesWarning, match="one after the other"):
-                values.append(loss.loss_and_grads(indexing, indexing_guide))
+                values.append(loss.loss_and_grads(branching, guide))
         else:
-            values.append(loss.loss_and_grads(indexing, indexing_guide))
+            values.append(loss.loss_and_grads(branching, guide))
         gradients.append(pyro.get_param_store()._params["loc"].grad.clone())
     assert values[0] == values[1]
     assert torch.equal(*gradients)
