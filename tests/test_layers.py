@@ -15,8 +15,10 @@ ALLOWED = {
     "tracing": set(),
     "estimators": {"objectives", "tracing"},
     "losses": {"weights", "objectives", "tracing", "estimators"},
+    "engine": {"tracing", "estimators", "losses"},
     "inference": {
-        *("weights", "objectives", "tracing", "estimators", "losses", "guides", "diagnostics")
+        *("weights", "objectives", "tracing", "estimators", "losses", "guides", "diagnostics"),
+        "engine",
     },
     "testing": {"weights", "objectives", "tracing", "estimators", "losses", "inference"},
     "guides": {"tracing"},
@@ -114,7 +116,7 @@ def test_effect_handlers_are_used_in_tracing_and_where_fits_isolate_only():
         for path in PACKAGE.glob("**/*.py")
         if any(m.startswith("pyro.poutine") for m in imported_modules(path))
     }
-    assert users <= {"tracing", "inference"}
+    assert users <= {"tracing", "inference", "engine"}
 
 
 def test_models_do_not_import_the_package():

@@ -102,6 +102,11 @@ class Checkpoint:
         every = self.every or (1 if in_epochs else _EVERY_STEPS)
         return count % every == 0
 
+    def steps_until_due(self, step: int) -> int:
+        """How many steps may be taken until it is due again, where steps are what counts."""
+        every = self.every or _EVERY_STEPS
+        return every - step % every
+
     def read(self) -> dict[str, Any] | None:
         """The state to go on from; None to begin anew.
 

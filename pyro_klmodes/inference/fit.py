@@ -13,6 +13,7 @@ from pyro.infer import ELBO
 from pyro.optim import Adam, PyroOptim
 from torch import Tensor
 
+from pyro_klmodes.engine import Choice, Engine, check_choice
 from pyro_klmodes.errors import InvalidArgument, KLModesWarning, NonFiniteLoss
 from pyro_klmodes.inference.aggressive import AggressiveInference, check_inner
 from pyro_klmodes.inference.batches import Call, check_batches, on_all
@@ -58,6 +59,7 @@ def fit(
     checkpoint: Checkpoint | None = None,
     progress: bool = True,
     on_nonfinite: Literal["raise", "skip", "backoff"] = "raise",
+    engine: Choice = "auto",
     **kwargs: Any,
 ) -> FitResult:
     r"""Minimise a loss over the parameters of guide and model by stochastic gradients.
@@ -111,6 +113,14 @@ def fit(
         on_nonfinite: what to do about a loss or gradient that is not a number: "raise"; "skip" the
             step; or "backoff", which returns to the parameters before the last step and halves
             the learning rate.
+        engine: what runs the steps. "eager" is Pyro, step by step. The others write one step down
+            as a graph of tensor operations, compare it with eager code at random points, and run
+            that: "graph" as it is; "inductor" compiled, which takes seconds and a C++ compiler;
+            "aot" compiled ahead of time and kept on disk for other processes. All of them draw the
+            same random numbers from the same seed; results differ by rounding. "auto" takes what
+            should be fastest for so many steps, and eager code below two thousand of them. A step
+            that cannot be written down is eager, with a warning that says why. See
+            ``FitResult.explain``.
         **kwargs: what model and guide are called with.
 
     Returns:
@@ -126,7 +136,8 @@ def fit(
         KLModesError: whatever ``check`` finds wrong with the pair.
 
     Warns:
-        KLModesWarning: before the first step, naming latent and plate, if several batches share a
+        KLModesWarning: naming the cause, if steps were to be compiled and cannot be; and before the
+            first step, naming latent and plate, if several batches share a
             latent and each of them is taken for all data.
 
     Example:
@@ -160,6 +171,7 @@ def fit(
     """
     length = _checked_length(steps, epochs, batches)
     _check_arguments(loss, seed, on_nonfinite, checkpoint, args)
+    check_choice(engine)
     check_pair(model, guide)
     check_positional(args)
     if batches is not None:
@@ -168,9 +180,12 @@ def fit(
     if isinstance(guide, FittedGuide):
         guide = guide.to_train()
     optimizers = Optimizers(Adam({"lr": 0.01}) if optim is None else optim, clip_norm)
-    stepper = Stepper(model, guide, loss, optimizers, on_nonfinite)
     stream = Stream(batches, args, kwargs)
     told = Callbacks(callbacks)
+    planned = _steps_in_all(length, stream)
+    observed = bool(told.each) or batches is not None  # a loader may run code of the user's
+    accelerated = Engine(engine, model, guide, loss, planned, observed=observed)
+    stepper = Stepper(model, guide, loss, optimizers, on_nonfinite, accelerated)
     training = Training(
         stepper, stream, told, length, seed=seed, checkpoint=checkpoint, inner=inner
     )
@@ -205,6 +220,7 @@ def fit(
                 seconds=training.seconds,
                 interrupted=interrupted,
                 epochs=stream.epoch,
+                explanation=accelerated.explanation,
             )
 
         training.set_up_inner(first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ class Fused:
     def __call__(self, params: Sequence[Tensor]) -> None:
         """Take a step with all of them."""
         key = tuple(params)
+        if key in self.together and not self._up_to_date(key):  # somebody has changed a rate
+            del self.together[key]
         if key not in self.together:
             known = all(p in self.optim.optim_objs for p in key)
             if not known or not key or not self._alike(key):
@@ -37,6 +40,11 @@ class Fused:
     def forget(self) -> None:
         """Begin anew, after states or learning rates of the single optimizers were changed."""
         self.together.clear()
+
+    def _up_to_date(self, params: tuple[Tensor, ...]) -> bool:
+        """Whether all of them still have the options that they are moved with."""
+        options = _options(self.together[params])
+        return all(_options(self.optim.optim_objs[p]) == options for p in params)
 
     def _alike(self, params: Sequence[Tensor]) -> bool:
         """Whether their optimizers are torch's own, with the same options and nothing around."""
@@ -53,7 +61,11 @@ class Fused:
 
     def _fuse(self, params: Sequence[Tensor]) -> Any:
         first = self.optim.optim_objs[params[0]]
-        fused = type(first)(list(params), **first.defaults)
+        known = inspect.signature(
+            type(first)
+        ).parameters  # AdamW has defaults that it does not take
+        options = {name: x for name, x in first.defaults.items() if name in known}
+        fused = type(first)(list(params), **options)
         fused.param_groups[0].update(_options(first))
         for p in params:
             fused.state[p] = self.optim.optim_objs[p].state[p]  # the very dictionary

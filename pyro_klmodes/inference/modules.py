@@ -89,6 +89,10 @@ class Modules:
             if all(module is not known for known in self._everything()):
                 self._roots[f"{len(self._roots)}.{type(module).__name__}"] = module
 
+    def roots(self) -> list[Module]:
+        """The modules that are no part of another one here."""
+        return list(self._roots.values())
+
     def buffers(self) -> dict[str, Tensor]:
         """All buffers by name, running averages for instance."""
         found: dict[str, Tensor] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -76,6 +76,23 @@ class Optimizers:
         self.choose(moving)
         for prefix, optim in self.groups.items():
             self._fused[prefix]([p for name, p in moving.items() if self._chosen[name] is optim])
+
+    @property
+    def has_schedule(self) -> bool:
+        """Whether learning rates change by a schedule."""
+        return any(isinstance(optim, PyroLRScheduler) for optim in self.groups.values())
+
+    def singles(self, params: Sequence[Tensor]) -> list[Any] | None:
+        """The torch optimizers of some parameters that move by these alone, each after a step.
+
+        None where several kinds of them or a clipped norm stand between gradient and step.
+        """
+        optim = self.groups.get("")
+        if optim is None or len(self.groups) > 1 or self.clip_norm is not None:
+            return None
+        if any(p not in optim.optim_objs or optim.grad_clip[p] is not None for p in params):
+            return None
+        return [_parts(optim.optim_objs[p])[1] for p in params]
 
     def step_schedules(self, loss: float) -> None:
         """Have schedules take a step; those that wait for a plateau are told the loss."""

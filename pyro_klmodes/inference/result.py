@@ -13,6 +13,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
+from pyro_klmodes.engine import Explanation
 from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.inference.isolation import seeded
 from pyro_klmodes.tracing import Draws, draws
@@ -88,6 +89,7 @@ class FitResult:
         seconds: wall-clock time.
         interrupted: whether it ended before its last step.
         epochs: how many passes over the batches were finished; None for a fit without batches.
+        explanation: how the steps were run, None where there were no gradient steps.
     """
 
     guide: FittedGuide
@@ -102,6 +104,7 @@ class FitResult:
     seconds: float
     interrupted: bool = False
     epochs: int | None = None
+    explanation: Explanation | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         epochs = "" if self.epochs is None else f", epochs={self.epochs}"
@@ -113,6 +116,12 @@ class FitResult:
     def steps(self) -> int:
         """How many steps were taken."""
         return len(self.losses)
+
+    def explain(self) -> str:
+        """How the steps were run, by Pyro or compiled, and why."""
+        if self.explanation is None:
+            return "There were no gradient steps to compile."
+        return str(self.explanation)
 
     @contextmanager
     def scope(self) -> Iterator[None]:

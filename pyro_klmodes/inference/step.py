@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,6 +11,7 @@ from pyro import poutine
 from pyro.infer import ELBO
 from torch import Tensor
 
+from pyro_klmodes.engine import Engine, Moments
 from pyro_klmodes.errors import NonFiniteLoss
 from pyro_klmodes.inference.batches import Call
 from pyro_klmodes.inference.optimizers import Optimizers
@@ -37,12 +38,14 @@ class Stepper:
         loss: ELBO,
         optimizers: Optimizers,
         on_nonfinite: OnNonfinite,
+        engine: Engine,
     ) -> None:
         self.model = model
         self.guide = guide
         self.loss = loss
         self.optimizers = optimizers
         self.on_nonfinite = on_nonfinite
+        self.engine = engine
         self.bad_steps = 0
         self.before: dict[Tensor, Tensor] = {}
         self.touched: dict[str, Tensor] = {}
@@ -64,19 +67,9 @@ class Stepper:
         Raises:
             NonFiniteLoss: naming the step, if that is what is wanted, or nothing else helps.
         """
-        with poutine.trace(param_only=True) as tracer:
-            try:
-                value = _as_float(
-                    self.loss.loss_and_grads(self.model, self.guide, *call.args, **call.kwargs)
-                )
-                problem = "" if math.isfinite(value) else f"the loss is {value}"
-            except NonFiniteLoss as error:
-                value, problem = math.nan, str(error)
-        params = {
-            site["name"]: site["value"].unconstrained() for site in tracer.trace.nodes.values()
-        }
-        params.update(plain_parameters(self.model, self.guide, params))
-        self.touched = params
+        found = self.engine.gradient(call.args, call.kwargs)
+        value, problem = (found, "") if found is not None else self._eager_gradient(call)
+        params = self.touched
         problem = problem or _bad_gradient(params)
         if problem:
             value = self._after_problem(where, problem + _bad_arguments(call), params.values())
@@ -91,6 +84,33 @@ class Stepper:
         for p in params.values():
             p.grad = None
         return value
+
+    def many(self, call: Call, count: int) -> list[float] | None:
+        """Take several steps at once; their losses, or None, and nothing has changed."""
+
+        def moments(params: Sequence[Tensor]) -> Moments | None:
+            singles = self.optimizers.singles(params)
+            return None if singles is None else Moments.of(singles, params)
+
+        return self.engine.updates(call.args, call.kwargs, moments, count)
+
+    def _eager_gradient(self, call: Call) -> tuple[float, str]:
+        """The loss, and what is wrong with it, if anything is."""
+        with poutine.trace(param_only=True) as tracer:
+            try:
+                value = _as_float(
+                    self.loss.loss_and_grads(self.model, self.guide, *call.args, **call.kwargs)
+                )
+                problem = "" if math.isfinite(value) else f"the loss is {value}"
+            except NonFiniteLoss as error:
+                value, problem = math.nan, str(error)
+        params = {
+            site["name"]: site["value"].unconstrained() for site in tracer.trace.nodes.values()
+        }
+        params.update(plain_parameters(self.model, self.guide, params))
+        self.touched = params
+        self.engine.explanation.count("eager", 1)
+        return value, problem
 
     def _after_problem(self, where: str, problem: str, params: Iterable[Tensor]) -> float:
         self.bad_steps += 1

@@ -27,6 +27,9 @@ from pyro_klmodes.inference.versions import versions
 
 __all__ = ["Length", "Training"]
 
+#: steps that a compiled loop takes before anybody looks
+_AT_ONCE = 100
+
 
 class Length(NamedTuple):
     """When a fit ends: after so many steps or epochs, one of which is None."""
@@ -77,6 +80,8 @@ class Training:
         self._started = time.perf_counter()
         self._since = 0  # first step of the epoch
         self._over = False
+        self._compiles = False
+        self._careful = 0  # so many steps one by one, after one of them was not finite
         self._written: tuple[int, int | None] | None = None  # step and epoch
         self._modules = Modules(stepper.model, stepper.guide)
         self._at_start: dict[str, str] | None = None
@@ -140,14 +145,18 @@ class Training:
         Args:
             advance: told the loss and the epoch of every step.
         """
+        if self.losses and self._at_start is not None:  # it goes on where it was interrupted
+            self._compile()
         while not self._over and not self.length.reached(len(self.losses), self.stream.epoch):
             call = self.stream.take()
             if call is None:
                 self._end_epoch()
                 continue
             epoch = self.stream.epoch
-            self._step(call, epoch)
-            advance(self.losses[-1], epoch)
+            before = len(self.losses)
+            self._advance(call, epoch)
+            for loss in self.losses[before:]:
+                advance(loss, epoch)
             info = self._info(epoch)
             if epoch is None and self.inner and len(self.losses) % self.inner.check_every == 0:
                 self._look_inside()
@@ -156,6 +165,38 @@ class Training:
                 self.stepper.optimizers.step_schedules(self.losses[-1])
                 self._save_if_due(len(self.losses))
         self._save()
+
+    def _advance(self, call: Call, epoch: int | None) -> None:
+        """Take a step, or several at once where nobody looks in between."""
+        count = self._unobserved()
+        if self._compiles and count and not self._careful:
+            losses = self.stepper.many(call, count)
+            if losses is not None:
+                self.losses += losses
+                return
+            self._careful = count
+        self._careful = max(self._careful - 1, 0)
+        self._step(call, epoch)
+        if not self._compiles and self._at_start is not None:
+            self._compile()
+
+    def _compile(self) -> None:
+        """From now on steps may be compiled: all parameters are there."""
+        self._compiles = self.stepper.engine.begin(self.stepper.touched, self._modules.roots())
+
+    def _unobserved(self) -> int:
+        """How many steps may be taken at once; none if each of them has to be looked at."""
+        stepper = self.stepper
+        if stepper.engine.off or self.inner is not None or stepper.on_nonfinite == "backoff":
+            return 0
+        alone = self.stream.batches is not None or self.callbacks.each
+        if alone or stepper.optimizers.has_schedule:
+            return 1
+        done = len(self.losses)
+        left = _AT_ONCE if self.length.steps is None else self.length.steps - done
+        if self.checkpoint is not None:
+            left = min(left, self.checkpoint.steps_until_due(done))
+        return min(left, _AT_ONCE)
 
     def _step(self, call: Call, epoch: int | None) -> None:
         number = len(self.losses)
@@ -236,6 +277,7 @@ class Training:
             "inner": None if self.inner is None else self.inner.state_dict(),
             "stream": self.stream.state_dict(),
             "inner_stream": self._inner_stream.state_dict(),
+            "why_eager": self.stepper.engine.explanation.cause,
             "random": random_state(self.stream.generators),
         }
 
@@ -291,6 +333,7 @@ class Training:
             self._inner_stream.load_state_dict(saved["inner_stream"])
         self.stream.load_state_dict(saved["stream"])
         self._written = len(self.losses), self.stream.epoch
+        self.stepper.engine.resume(saved.get("why_eager"))
         set_random_state(saved["random"], self.stream.generators)
 
 

@@ -52,8 +52,10 @@ def quick(loss, steps=3, **kwargs):
     [
         ReverseKL(8),
         ForwardKL(16),
-        IWAE(4, estimator=estimators.doubly),
-        CUBO(2, 32, estimator=estimators.doubly),
+        # siblings: an autoguide of test_nested.py by IWAE, the exact optimum of CUBO in
+        # test_alpha_dial.py
+        pytest.param(IWAE(4, estimator=estimators.doubly), marks=pytest.mark.slow),
+        pytest.param(CUBO(2, 32, estimator=estimators.doubly), marks=pytest.mark.slow),
         TailAdaptive(16),
     ],
     ids=lambda loss: type(loss).__name__,

@@ -11,6 +11,7 @@ from pyro.infer import config_enumerate
 from pyro.optim import Adam, PyroOptim
 from torch import Tensor
 
+from pyro_klmodes.engine import Engine
 from pyro_klmodes.inference.batches import Call
 from pyro_klmodes.inference.em.e_step import EStep, Expected, check_guide
 from pyro_klmodes.inference.em.parameters import Parameters
@@ -100,7 +101,8 @@ class RunningVariational:
 
         optimizers = Optimizers(options.optim or Adam({"lr": 0.02}))
         loss = ReverseKL(options.num_particles)
-        self.stepper = Stepper(at_present, options.guide, loss, optimizers, "raise")
+        engine = Engine("eager", at_present, options.guide, loss, None)
+        self.stepper = Stepper(at_present, options.guide, loss, optimizers, "raise", engine)
         self.drawn = Drawn(model, options.guide, args, kwargs)
         self.filled: Filled = self.drawn(self.values, 2).filled
         self.steps = 0

@@ -82,8 +82,10 @@ def test_two_normals_far_apart(divergence):
 
 @pytest.mark.parametrize(
     ("divergence", "counts", "tolerance"),
-    [(Hellinger(), (1, 3, 8), 0.03), (KL(), (1, 3, 6), 0.03)],
-    ids=["hellinger", "kl"],
+    [
+        pytest.param(Hellinger(), (1, 3, 8), 0.03, id="hellinger", marks=pytest.mark.slow),
+        pytest.param(KL(), (1, 3, 6), 0.03, id="kl"),
+    ],
 )
 def test_every_component_brings_a_cauchy_closer(divergence, counts, tolerance):
     points, volume = line()
@@ -108,7 +110,11 @@ def test_every_component_brings_a_cauchy_closer(divergence, counts, tolerance):
 
 
 @pytest.mark.parametrize(
-    ("divergence", "tolerance"), [(Hellinger(), 0.08), (KL(), 0.1)], ids=["hellinger", "kl"]
+    ("divergence", "tolerance"),
+    [
+        pytest.param(Hellinger(), 0.08, id="hellinger"),
+        pytest.param(KL(), 0.1, id="kl", marks=pytest.mark.slow),
+    ],
 )
 def test_every_component_brings_a_banana_closer(divergence, tolerance):
     x1, x2 = torch.linspace(-50, 50, 501), torch.linspace(-80, 20, 401)
@@ -135,8 +141,10 @@ def test_every_component_brings_a_banana_closer(divergence, tolerance):
 
 @pytest.mark.parametrize(
     ("divergence", "num_components", "tolerance"),
-    [(Hellinger(), 12, 0.012), (KL(), 8, 0.004)],
-    ids=["hellinger", "kl"],
+    [
+        pytest.param(Hellinger(), 12, 0.012, id="hellinger", marks=pytest.mark.slow),
+        pytest.param(KL(), 8, 0.004, id="kl"),
+    ],
 )
 def test_eight_modes_are_found_and_weighed(divergence, num_components, tolerance):
     """Shares of 20,000 draws have standard errors up to 0.0028; the fit may add as much again.

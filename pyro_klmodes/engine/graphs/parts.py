@@ -1,0 +1,80 @@
+"""Copy a part of a graph into a graph of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from torch.fx import Graph, GraphModule, Node
+
+from pyro_klmodes.engine.graphs.values import constant
+
+__all__ = ["ancestors", "copy_part", "placeholders"]
+
+
+def placeholders(graph: GraphModule) -> list[Node]:
+    """The inputs of a graph, in order."""
+    return [n for n in graph.graph.nodes if n.op == "placeholder"]
+
+
+def ancestors(nodes: Collection[Node]) -> set[Node]:
+    """Some nodes and all that they are computed from."""
+    found: set[Node] = set()
+    left = list(nodes)
+    while left:
+        node = left.pop()
+        if node not in found:
+            found.add(node)
+            left.extend(node.all_input_nodes)
+    return found
+
+
+def copy_part(
+    graph: GraphModule,
+    *,
+    inputs: Sequence[Node],
+    returned: Sequence[Any],
+    needed: Collection[Node] = (),
+) -> GraphModule:
+    """A graph that computes some results from other results.
+
+    Args:
+        graph: the whole; it is not changed.
+        inputs: nodes whose results the part is called with, in this order.
+        returned: what the part returns, as a flat tuple; nodes and numbers.
+        needed: nodes that are to run although no result may depend on them.
+
+    Raises:
+        KeyError: if a result depends on an input of the whole that is not given.
+    """
+    part = Graph()
+    copies: dict[Node, Node] = {}
+    for i, node in enumerate(inputs):
+        copies[node] = part.placeholder(f"arg{i}_1")
+        copies[node].meta = dict(node.meta)
+    results = [n for n in returned if isinstance(n, Node)]
+    wanted = _needed(set(results) | set(needed), set(inputs))
+    attributes: dict[str, Any] = {}
+    for node in graph.graph.nodes:
+        if node in wanted and node not in copies:
+            if node.op == "placeholder":
+                raise KeyError(f"input {node.name} is needed and not given")
+            copies[node] = part.node_copy(node, copies.__getitem__)
+            if node.op == "get_attr":
+                name = str(node.target).replace(".", "_")
+                copies[node].target, attributes[name] = name, constant(graph.graph, node)
+    part.output(tuple(copies[n] if isinstance(n, Node) else n for n in returned))
+    return GraphModule(attributes, part)
+
+
+def _needed(nodes: set[Node], given: set[Node]) -> set[Node]:
+    """What must be computed for some nodes from given ones."""
+    found: set[Node] = set()
+    left = list(nodes)
+    while left:
+        node = left.pop()
+        if node not in found:
+            found.add(node)
+            if node not in given:
+                left.extend(node.all_input_nodes)
+    return found

@@ -1,0 +1,1 @@
+"""Clean-up passes, one concept each: a graph that gives the same bits at less cost."""

@@ -1,0 +1,109 @@
+"""Shapes, dtypes and strides of nodes, kept as tensors without data in ``node.meta["val"]``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Interpreter, Node
+from torch.fx.node import Target, map_arg
+from torch.utils._pytree import tree_map
+
+__all__ = [
+    "add_call",
+    "add_constant",
+    "constant",
+    "evaluate",
+    "outputs",
+    "refresh",
+    "same_layout",
+    "val",
+]
+
+
+def val(node: Node) -> Tensor:
+    """A tensor without data of the shape, dtype and strides of a node's result."""
+    return node.meta["val"]
+
+
+def constant(graph: Graph, node: Node) -> Tensor:
+    """The tensor that a ``get_attr`` node stands for."""
+    owner: Any = graph.owning_module
+    for part in str(node.target).split("."):
+        owner = getattr(owner, part)
+    return owner
+
+
+def outputs(graph: Graph) -> list[Any]:
+    """What a graph returns: nodes, for all that this package makes."""
+    (node,) = graph.find_nodes(op="output")
+    found = node.args[0]
+    return list(found) if isinstance(found, tuple | list) else [found]
+
+
+def refresh(graph: GraphModule, examples: Sequence[Tensor]) -> None:
+    """Run a graph on copies of examples and write down what every node's result is like.
+
+    The random generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        _Recorder(graph).run(*[x.detach().clone() for x in examples])
+
+
+def same_layout(a: Any, b: Any) -> bool:
+    """Whether two results are tensors of equal shape, dtype and strides, where these matter."""
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return False
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.numel() == 0:
+        return True
+    strides = zip(a.shape, a.stride(), b.stride(), strict=True)
+    return all(s == t for size, s, t in strides if size != 1)
+
+
+def add_call(graph: Graph, before: Node, target: Target, *args: Any, **kwargs: Any) -> Node:
+    """Insert a call before a node; what its result is like is computed without data."""
+    result = evaluate(target, args, kwargs)  # raises before anything has changed
+    with graph.inserting_before(before):
+        node = graph.create_node("call_function", target, args, kwargs)
+    node.meta["val"] = result
+    return node
+
+
+def evaluate(target: Any, args: Any, kwargs: Any) -> Any:
+    """The result of a call on tensors without data."""
+    with torch.no_grad():
+        return target(*map_arg(args, val), **map_arg(kwargs, val))
+
+
+def add_constant(graph: Graph, before: Node, value: Tensor) -> Node:
+    """Insert a constant tensor before a node."""
+    owner: Any = graph.owning_module
+    taken = {n.target for n in graph.nodes if n.op == "get_attr"}
+    number = len(taken)
+    while f"_constant{number}" in taken or hasattr(owner, f"_constant{number}"):
+        number += 1
+    owner.register_buffer(f"_constant{number}", value)
+    with graph.inserting_before(before):
+        node = graph.get_attr(f"_constant{number}")
+    node.meta["val"] = _without_data(value)
+    return node
+
+
+def _without_data(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+
+
+class _Recorder(Interpreter):
+    """Runs a graph node by node and records the results without their data."""
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        if n.op != "output":
+            n.meta["val"] = tree_map(_without_data, result)
+        return result
