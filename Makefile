@@ -47,8 +47,13 @@ test: lint doctest
 test-slow: venv
 	$(BIN)/python -m pytest -q -n 2 -m slow tests
 
+# The new ratios are in build/engine.json; to store them: python -m benchmarks.engine --resume --update.
 bench: venv
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]' || echo "No NumPyro here: the grid runs without it."
+	$(BIN)/python -m benchmarks.engine.agreement
+	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.engine.compare build/engine.json
 
 clean:
 	rm -rf $(VENV) $(ARVIZ1) build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info

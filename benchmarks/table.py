@@ -32,8 +32,9 @@ def cost_cell(timing: Timing | None) -> str:
     return "–" if timing is None else f"{timing.ours * 1e3:.1f}"
 
 
-def update(path: Path, text: str) -> None:
-    """Put a text between the two marks of a file, in place of what is there."""
-    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
-    _, after = rest.split(END)
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+def update(path: Path, text: str, part: str = "results") -> None:
+    """Put a text between the two marks of a part of a file, in place of what is there."""
+    begin, end = (mark.replace("results", part) for mark in (BEGIN, END))
+    before, rest = path.read_text(encoding="utf-8").split(begin)
+    _, after = rest.split(end)
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")

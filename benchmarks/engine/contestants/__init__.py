@@ -1,0 +1,1 @@
+"""Whoever takes part: each makes a `Run` of a `Cell`."""
