@@ -4,9 +4,11 @@ What needs numpy alone is tested in tests/inference_data, with every version of 
 """
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyro
@@ -103,44 +105,55 @@ def test_a_wrong_number_of_axis_names_is_refused():
         )
 
 
-def run(code, **environment):
+#: first as if ArviZ were not installed, then as if it had been installed meanwhile
+IMPORTING = """
+import sys, traceback
+sys.modules["arviz"] = None
+import pyro_klmodes
+print("imported")
+try:
+    import pyro_klmodes.inference_data
+except ImportError:
+    traceback.print_exc(file=sys.stdout)
+print("now with ArviZ")
+del sys.modules["arviz"]
+import pyro_klmodes.inference_data
+"""
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """What a fresh process does that imports the package; warnings are errors there."""
+    # With an empty cache folder ArviZ makes its announcement of the day.
+    empty = tmp_path_factory.mktemp("cache")
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        env={**os.environ, **environment},
+        [sys.executable, "-W", "error", "-c", IMPORTING],
+        env={**os.environ, "XDG_CACHE_HOME": str(empty)},
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def test_importing_is_silent_where_warnings_are_errors(tmp_path):
-    # With an empty cache folder ArviZ makes its announcement of the day.
-    done = run("import pyro_klmodes.inference_data", XDG_CACHE_HOME=str(tmp_path))
-
-    assert (done.returncode, done.stderr) == (0, "")
+def test_importing_is_silent_where_warnings_are_errors(imported):
+    assert (imported.returncode, imported.stderr) == (0, "")
+    assert imported.stdout.endswith("now with ArviZ\n")
 
 
-def test_the_package_is_imported_without_arviz_and_the_layer_says_what_to_install():
-    done = run(
-        "import sys\n"
-        "sys.modules['arviz'] = None\n"  # as if it were not installed
-        "import pyro_klmodes\n"
-        "print('imported')\n"
-        "import pyro_klmodes.inference_data"
-    )
+def test_the_package_is_imported_without_arviz_and_the_layer_says_what_to_install(imported):
+    without, _ = imported.stdout.split("now with ArviZ\n")
 
-    assert done.stdout == "imported\n"
-    assert "ImportError: inference data needs ArviZ" in done.stderr
-    assert "pip install 'arviz>=0.22,<2'" in done.stderr
+    assert without.startswith("imported\n")
+    assert "ImportError: inference data needs ArviZ" in without
+    assert "pip install 'arviz>=0.22,<2'" in without
 
 
 @pytest.mark.parametrize("version", ["2.0.0", "0.21.0", "unknown"])
-def test_a_version_of_arviz_nobody_has_tried_is_named(version, tmp_path):
-    (tmp_path / "arviz.py").write_text(f"__version__ = {version!r}")
-
+def test_a_version_of_arviz_nobody_has_tried_is_named(version, monkeypatch):
+    monkeypatch.setitem(sys.modules, "arviz", SimpleNamespace(__version__=version))
     layer = Path(inference_data.__file__).parent / "versions.py"
 
-    done = run(f"import runpy; runpy.run_path({str(layer)!r})", PYTHONPATH=str(tmp_path))
+    with pytest.raises(ImportError, match=f"^ArviZ {version} is installed") as raised:
+        runpy.run_path(str(layer))
 
-    assert f"ImportError: ArviZ {version} is installed" in done.stderr
-    assert "pip install 'arviz>=0.22,<2'" in done.stderr
+    assert "pip install 'arviz>=0.22,<2'" in str(raised.value)

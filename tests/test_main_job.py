@@ -99,6 +99,12 @@ def run(tmp_path, capsys):
     return run_with
 
 
+@pytest.fixture
+def no_page(monkeypatch):
+    """Most of the time of a short run goes into its page, where some tests do not look."""
+    monkeypatch.setattr("pyro_klmodes.report.write_page", lambda folder, _: folder / "index.html")
+
+
 def table_of(folder, name="parameters"):
     with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -146,7 +152,7 @@ def test_from_a_model_to_tables_draws_figures_and_a_page(run, model_file):
     assert "All fits can be believed." in out
 
 
-def test_draws_on_disk_are_those_of_the_table(run, model_file):
+def test_draws_on_disk_are_those_of_the_table(run, model_file, no_page):
     _, _, _, folder = run(
         model_file, "--steps", 5, "--draws", 200, "--seed", 3, "--losses", "reverse_kl"
     )
@@ -171,7 +177,7 @@ def test_draws_on_disk_are_those_of_the_table(run, model_file):
     assert "torch" in json.loads(data.attrs["versions"])
 
 
-def test_the_same_seed_gives_the_same_table(run, model_file, tmp_path):
+def test_the_same_seed_gives_the_same_table(run, model_file, tmp_path, no_page):
     def numbers(out, seed):
         _, _, _, folder = run(
             model_file, "--steps", 5, "--draws", 200, "--seed", seed, out=tmp_path / out
@@ -444,7 +450,7 @@ def test_a_model_that_raises_anything_is_a_failed_fit(enumerated_file, tmp_path,
     assert "Traceback" not in shown.out + shown.err
 
 
-def test_the_guide_that_comes_with_a_model_is_called_own(tmp_path):
+def test_the_guide_that_comes_with_a_model_is_called_own(tmp_path, no_page):
     folder = tmp_path / "out"
     arguments = ["compare", "models.discrete_noisy_or", "--steps", "5", "--draws", "100"]
     assert main([*arguments, "--out", str(folder)]) == 0

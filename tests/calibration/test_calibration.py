@@ -137,7 +137,11 @@ FAST = {"num_simulations": 12, "num_draws": 99, "steps": 60}
 
 @pytest.mark.parametrize(
     ("make_guide", "warm_start"),
-    [(AutoNormal, True), (lambda model: normal_guide, True), (lambda model: normal_guide, False)],
+    [
+        (AutoNormal, True),
+        pytest.param(lambda model: normal_guide, True, marks=pytest.mark.slow),
+        (lambda model: normal_guide, False),
+    ],
 )
 def test_refits_see_the_simulated_data(make_guide, warm_start):
     """Scores of p have variance 1 (chi-square over 12); had the guide kept to the datum, 7, it

@@ -25,7 +25,7 @@ PRIORS = {
 }
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", PRIORS)
 def test_the_prior_of_a_model_without_data_is_its_posterior(name, seed):
     def model():

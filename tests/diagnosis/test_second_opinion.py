@@ -76,7 +76,10 @@ def test_nobody_elses_randomness_or_parameters_are_touched():
     assert torch.equal(second_opinion(case.model, case.args).masses, first.masses)
 
 
-@pytest.mark.parametrize("problem", [bimodal.problem, conjugate_normal.problem])
+@pytest.mark.parametrize(
+    "problem",
+    [bimodal.problem, pytest.param(conjugate_normal.problem, marks=pytest.mark.slow)],
+)
 def test_one_seed_is_one_opinion_whatever_was_drawn_before(problem):
     """By itself and within a diagnosis: the same numbers to the last bit."""
     case = problem()

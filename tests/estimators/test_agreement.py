@@ -1,7 +1,8 @@
 """Estimators of one objective have one mean: by chi-square against each other or the exact answer.
 
 Seeds are fixed; a test fails if the means differ with p < 1e-4. Gradients are averaged over
-outer particles before they are compared, so that the normal approximation holds.
+outer particles before they are compared, so that the normal approximation holds; where nothing is
+subsampled, more outer particles are worth as much as more repetitions, and cheaper.
 """
 
 import itertools
@@ -54,7 +55,7 @@ def variants(name):
     return [estimators.doubly, estimators.score]
 
 
-def compare(name, model, guide, args=(), kwargs=None, repetitions=150, outer=50):
+def compare(name, model, guide, args=(), kwargs=None, repetitions=75, outer=120):
     """All estimators against the first, on one set of parameters."""
     first, *others = variants(name)
 
@@ -76,8 +77,17 @@ def gamma_poisson():
     pyro.sample("x", dist.Poisson(z * (0.3 * w).exp()), obs=torch.tensor(4.0))
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("guide_class", [AutoNormal, AutoMultivariateNormal])
+#: one guide for every objective; with the other guide it is a longer test
+USUAL_GUIDE = dict(zip(ALL, itertools.cycle([AutoNormal, AutoMultivariateNormal]), strict=False))
+
+
+@pytest.mark.parametrize(
+    ("guide_class", "name"),
+    [
+        pytest.param(g, n, marks=() if USUAL_GUIDE[n] is g else pytest.mark.slow)
+        for g, n in itertools.product([AutoNormal, AutoMultivariateNormal], ALL)
+    ],
+)
 def test_autoguides_on_constrained_latents_and_a_learnable_prior(guide_class, name):
     guide = guide_class(gamma_poisson, init_scale=0.5)
     guide()
@@ -85,21 +95,28 @@ def test_autoguides_on_constrained_latents_and_a_learnable_prior(guide_class, na
     compare(name, gamma_poisson, guide)
 
 
-@pytest.mark.parametrize("name", ALL)
+#: a power mean beside "iwae" and an f-divergence beside "jensen_shannon": longer tests
+LIKE_OTHERS = {"renyi", "hellinger"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in LIKE_OTHERS else ()) for n in ALL]
+)
 def test_subsampled_plate_with_an_amortised_guide(name):
     problem = conjugate_normal.problem(subsample_size=5)
     problem.guide(*problem.args, **problem.kwargs)
-    compare(name, problem.model, problem.guide, problem.args, problem.kwargs, outer=10)
+    compare(name, problem.model, problem.guide, problem.args, problem.kwargs, 150, outer=10)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_minibatches_have_the_mean_of_the_full_data(name):
     full, mini = conjugate_normal.problem(), conjugate_normal.problem(subsample_size=4)
     full.guide(*full.args, **full.kwargs)
-    loss = LOSSES[name](num_outer=10)
     a, b = (
-        gradient_samples(loss, p.model, p.guide, p.args, p.kwargs, repetitions=200, seed=seed)
-        for seed, p in enumerate((full, mini))
+        gradient_samples(
+            LOSSES[name](num_outer=outer), p.model, p.guide, p.args, p.kwargs, repetitions=r, seed=s
+        )
+        for s, (p, r, outer) in enumerate([(full, 100, 24), (mini, 200, 10)])
     )
     assert a.abs().max() > 1e-3
     assert_same_mean(a, b)
@@ -140,8 +157,8 @@ def exact_discrete_gradient(objective):
 def test_discrete_guide_against_enumeration(name):
     discrete_guide()
     chosen = estimators.score if name == "cubo" else estimators.auto
-    loss = LOSSES[name](num_outer=200, estimator=chosen)
-    samples = gradient_samples(loss, discrete_model, discrete_guide, repetitions=200, seed=1)
+    loss = LOSSES[name](num_outer=500, estimator=chosen)
+    samples = gradient_samples(loss, discrete_model, discrete_guide, repetitions=80, seed=1)
     exact = exact_discrete_gradient(loss.objective)
     assert exact.abs() > 1e-3
     assert_same_mean(samples, exact)
@@ -165,12 +182,12 @@ def test_leave_one_out_baselines_reduce_the_variance():
         torch.cat(
             [
                 gradient_samples(
-                    ReverseKL(1), discrete_model, discrete_guide, repetitions=300, seed=s
+                    ReverseKL(1), discrete_model, discrete_guide, repetitions=60, seed=s
                 )
                 for s in range(10)
             ]
         )
-        .reshape(10, 300, 1)
+        .reshape(10, 60, 1)
         .mean(0)
     )
     assert with_baseline.var() < 0.5 * without.var()
@@ -218,8 +235,19 @@ def exact_mixed_gradient(objective):
     return torch.cat([g.reshape(-1) for g in gradients])  # the store's order: loc, logit, scale
 
 
-@pytest.mark.parametrize("name", ["iwae", "renyi", "cubo", "jensen_shannon", "thermodynamic"])
-@pytest.mark.parametrize("estimator", [estimators.mixed, estimators.score])
+MIXED = ["iwae", "renyi", "cubo", "jensen_shannon", "thermodynamic"]
+USUAL_ESTIMATOR = dict(
+    zip(MIXED, itertools.cycle([estimators.mixed, estimators.score]), strict=False)
+)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "name"),
+    [
+        pytest.param(e, n, marks=() if USUAL_ESTIMATOR[n] is e else pytest.mark.slow)
+        for e, n in itertools.product([estimators.mixed, estimators.score], MIXED)
+    ],
+)
 def test_mixed_guide_against_enumeration_and_quadrature(name, estimator):
     makers = {
         "iwae": lambda **kw: IWAE(2, **kw),
@@ -229,8 +257,8 @@ def test_mixed_guide_against_enumeration_and_quadrature(name, estimator):
         "thermodynamic": lambda **kw: Thermodynamic(3, 2, **kw),
     }
     mixed_guide()
-    loss = makers[name](num_outer=200, estimator=estimator)
-    samples = gradient_samples(loss, mixed_model, mixed_guide, repetitions=300, seed=4)
+    loss = makers[name](num_outer=650, estimator=estimator)
+    samples = gradient_samples(loss, mixed_model, mixed_guide, repetitions=100, seed=4)
     exact = exact_mixed_gradient(loss.objective)
     assert exact.abs().max() > 1e-3
     assert_same_mean(samples, exact)
@@ -268,7 +296,7 @@ def test_doubly_reparameterised_gradients_vary_less(name):
     problem, guide = posterior_as_a_guide()
     guide.loc = torch.nn.Parameter(torch.tensor([0.3, 0.1]))
     variances = [
-        gradient_samples(LOSSES[name](estimator=e), problem.model, guide, repetitions=400, seed=2)
+        gradient_samples(LOSSES[name](estimator=e), problem.model, guide, repetitions=150, seed=2)
         .var(0)
         .sum()
         for e in (estimators.doubly, estimators.pathwise)

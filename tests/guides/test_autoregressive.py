@@ -209,8 +209,10 @@ def locations(guide, mu):
 
 @pytest.mark.parametrize(
     ("batches", "conditioning"),
-    [(minibatches_of_ours, Linear()), (minibatches_of_pyro, Linear(Shared()))],
-    ids=["own", "shared"],
+    [
+        pytest.param(minibatches_of_ours, Linear(), id="own", marks=pytest.mark.slow),
+        pytest.param(minibatches_of_pyro, Linear(Shared()), id="shared"),
+    ],
 )
 def test_minibatches_lead_to_the_exact_posterior_of_every_datum(batches, conditioning):
     """``z_n | mu, y ~ N((mu + 4 y_n) / 5, 1 / 5)``, ``mu ~ N(sum y / (N + 1.25), ...)``.

@@ -50,9 +50,23 @@ def test_the_density_integrates_to_one(name, prior):
     assert_integrates_to_one(PRIORS[prior], guide)
 
 
+def share_of(rows, columns, every):
+    """All pairs; but one of so many of each row, and of each column, the others marked as slow."""
+    return [
+        pytest.param(row, column, marks=() if (i + j) % every == 0 else pytest.mark.slow)
+        for i, row in enumerate(rows)
+        for j, column in enumerate(columns)
+    ]
+
+
 @pytest.mark.parametrize("law", GUIDE_LAWS, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("prior", ["several_sites", "plate", "simplex"])
-@pytest.mark.parametrize("name", GUIDES)
+@pytest.mark.parametrize(
+    ("name", "prior"),
+    [
+        *((name, "several_sites") for name in GUIDES),
+        *share_of(GUIDES, ["plate", "simplex"], every=2),
+    ],
+)
 def test_law(name, prior, law):
     law(PRIORS[prior], shaken(GUIDES[name](PRIORS[prior])))
 
@@ -74,8 +88,7 @@ def test_density_of_own_draws_is_that_of_the_trace(name):
     torch.testing.assert_close(guide.log_prob(values, DATA), trace.log_prob_sum())
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("name", GUIDES)
+@pytest.mark.parametrize(("name", "loss"), share_of(GUIDES, LOSSES, every=3))
 def test_trains_under_every_loss(name, loss):
     guide = GUIDES[name](model)
     svi = SVI(model, guide, Adam({"lr": 0.001}), loss=LOSSES[loss]())

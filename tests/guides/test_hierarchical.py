@@ -412,8 +412,8 @@ def test_eight_schools_centred():
         guide,
         kl.ReverseKL(16),
         *case.args,
-        steps=1000,
-        optim=decaying(0.1, 1000, 0.05),
+        steps=500,
+        optim=decaying(0.1, 500, 0.05),
         progress=False,
     )
     log_w = result.log_weights(20_000).reshape(-1)

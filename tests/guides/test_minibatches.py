@@ -134,8 +134,10 @@ def shuffled(size):
 
 @pytest.mark.parametrize(
     ("model", "batches"),
-    [(normal_normal, shuffled(5)), (subsampled_by_pyro, lambda: (X,))],
-    ids=["subsample", "subsample_size"],
+    [
+        pytest.param(normal_normal, shuffled(5), id="subsample"),
+        pytest.param(subsampled_by_pyro, lambda: (X,), id="subsample_size", marks=pytest.mark.slow),
+    ],
 )
 def test_minibatches_lead_to_the_exact_posterior_of_every_datum(model, batches):
     guide = AutoMeanField(model, init_loc_fn=lambda s: torch.zeros(5))
@@ -156,6 +158,7 @@ def student_t_posterior(x, idx=None):
         pyro.sample("z", dist.StudentT(5.0, x[i], NOISE))
 
 
+@pytest.mark.slow
 def test_minibatches_lead_to_the_exact_student_t_of_every_datum():
     guide = AutoStudentT(student_t_posterior, df=5.0, init_loc_fn=lambda s: torch.zeros(5))
     batches = shuffled(5)

@@ -250,8 +250,10 @@ def least_reverse_kl(params):
 
 @pytest.mark.parametrize(
     ("loss", "gap"),
-    [(kl.ReverseKL(64), reverse_kl), (kl.IWAE(2, 32), two_sample_gap)],
-    ids=["kl", "iwae"],
+    [
+        pytest.param(kl.ReverseKL(64), reverse_kl, id="kl"),
+        pytest.param(kl.IWAE(2, 32), two_sample_gap, id="iwae", marks=pytest.mark.slow),
+    ],
 )
 def test_two_modes_for_every_datum_of_a_subsampled_plate(loss, gap):
     """The gap of every datum is within 0.02 of that at the family's least reverse KL.

@@ -66,7 +66,11 @@ def test_other_seeds_reach_the_exact_optimum(alpha, seed):
     torch.testing.assert_close(scales, torch.full((2,), DIAL[alpha][2]), rtol=0.02, atol=0)
 
 
-@pytest.mark.parametrize("alpha", DIAL)
+#: between forward and reverse KL, by the loss that alpha = 2 has as well: a longer test
+BETWEEN = pytest.param(0.5, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("alpha", [BETWEEN if alpha == 0.5 else alpha for alpha in DIAL])
 def test_fits_reach_the_exact_optimum_and_its_tail(alpha):
     """Both scales within 2 %: three seeds gave 1.2 % at most for chi-square, 0.8 % for the others.
 

@@ -74,7 +74,13 @@ def test_coupled_sites_of_a_datum_can_have_any_joint_normal():
     torch.testing.assert_close(found.log_w.detach(), evidence.expand(6, 20))
 
 
-@pytest.mark.parametrize("batch", [(X,), (X, 5)], ids=["all", "minibatches"])
+@pytest.mark.parametrize(
+    "batch",
+    [
+        pytest.param((X,), id="all", marks=pytest.mark.slow),
+        pytest.param((X, 5), id="minibatches"),
+    ],
+)
 def test_training_leads_to_the_exact_posteriors(batch):
     """Sticking the landing: the gradient has no variance at the posterior, so it is reached."""
     guide = AutoAmortized(normal_normal, encoder=LINEAR, init_loc_fn=init_to_mean)
