@@ -38,14 +38,11 @@ class PythonState:
         values: what there is to compare, by name, and which one of this name.
 
     Example:
-        >>> count = 0
-        >>> def model():
-        ...     global count
-        ...     count += 1
-        >>> state = PythonState(model)
-        >>> model()
+        >>> settings = {"level": 1}
+        >>> state = PythonState(**{"the settings": settings})
+        >>> settings["level"] = 2
         >>> state.changed()
-        "global 'count' of model"
+        "the settings['level']"
     """
 
     def __init__(self, *functions: Any, **named: Any) -> None:

@@ -21,7 +21,16 @@ from torch.utils.data import (
 
 from pyro_klmodes.errors import InvalidArgument
 
-__all__ = ["ByIndex", "Call", "by_index", "call_with", "check_batches", "is_one_shot", "on_all"]
+__all__ = [
+    "ByIndex",
+    "Call",
+    "by_index",
+    "call_with",
+    "check_batches",
+    "is_one_shot",
+    "on_all",
+    "runs_other_code",
+]
 
 
 class Call(NamedTuple):
@@ -148,6 +157,19 @@ def _indices(batch: Any, where: str) -> Tensor:  # (B,)
 def is_one_shot(batches: Any) -> bool:
     """Whether something can be iterated over only once, as a generator can."""
     return isinstance(batches.sampler if isinstance(batches, ByIndex) else batches, Iterator)
+
+
+def runs_other_code(batches: Any) -> bool:
+    """Whether taking a batch runs other code than torch's, which may change anything."""
+    if isinstance(batches, ByIndex):
+        return runs_other_code(batches.sampler)
+    if batches is None or type(batches) in (list, tuple):
+        return False
+    if type(batches) is not DataLoader or type(batches.dataset) is not TensorDataset:
+        return True
+    samplers = (batches.sampler, batches.batch_sampler)
+    known = all(type(x).__module__.startswith("torch.utils.data") for x in samplers)
+    return not known or batches.collate_fn is not default_collate
 
 
 def check_batches(batches: Any, epochs: int | None) -> None:

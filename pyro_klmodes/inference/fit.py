@@ -16,7 +16,7 @@ from torch import Tensor
 from pyro_klmodes.engine import Choice, Engine, check_choice
 from pyro_klmodes.errors import InvalidArgument, KLModesWarning, NonFiniteLoss
 from pyro_klmodes.inference.aggressive import AggressiveInference, check_inner
-from pyro_klmodes.inference.batches import Call, check_batches, on_all
+from pyro_klmodes.inference.batches import Call, check_batches, on_all, runs_other_code
 from pyro_klmodes.inference.callbacks import Callbacks, StepInfo
 from pyro_klmodes.inference.calling import (
     check_pair,
@@ -183,7 +183,7 @@ def fit(
     stream = Stream(batches, args, kwargs)
     told = Callbacks(callbacks)
     planned = _steps_in_all(length, stream)
-    observed = bool(told.each) or batches is not None  # a loader may run code of the user's
+    observed = bool(told.each) or runs_other_code(batches)
     accelerated = Engine(engine, model, guide, loss, planned, observed=observed)
     stepper = Stepper(model, guide, loss, optimizers, on_nonfinite, accelerated)
     training = Training(

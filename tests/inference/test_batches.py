@@ -25,6 +25,7 @@ from torch.utils.data import (
 from pyro_klmodes import ReverseKL, estimators, fit
 from pyro_klmodes.errors import InvalidArgument, KLModesWarning, NonFiniteLoss
 from pyro_klmodes.inference import by_index
+from pyro_klmodes.inference.batches import runs_other_code
 
 X = torch.linspace(-3, 3, 22, dtype=torch.float64)
 calls: list = []
@@ -403,3 +404,24 @@ class Turning:
 def test_by_index_checks_what_it_is_given(sampler, name):
     with pytest.raises(InvalidArgument, match="sampler=3|name="):
         by_index(sampler, name=name)
+
+
+class Custom(TensorDataset):
+    """A data set with code of its own."""
+
+
+@pytest.mark.parametrize(
+    ("batches", "expected"),
+    [
+        (None, False),
+        ([torch.ones(2)], False),
+        (by_index([[0, 1]]), False),
+        (DataLoader(TensorDataset(torch.ones(4)), batch_size=2, shuffle=True), False),
+        (DataLoader(Custom(torch.ones(4)), batch_size=2), True),
+        (DataLoader(TensorDataset(torch.ones(4)), batch_size=2, collate_fn=list), True),
+        (by_index(x for x in [[0, 1]]), True),
+        (iter([torch.ones(2)]), True),
+    ],
+)
+def test_batches_that_run_code_of_the_user(batches, expected):
+    assert runs_other_code(batches) == expected
