@@ -267,3 +267,20 @@ def test_many_parameters_in_one_call_move_as_they_do_one_by_one(make):
     theirs, their_states = moved(lambda optim, params: optim(params))
     assert all(torch.equal(x, y) for x, y in zip(ours, theirs, strict=True))
     assert str(our_states) == str(their_states)
+
+
+def test_rates_that_a_callback_changes_are_those_of_the_next_step():
+    optim = pyro.optim.SGD({"lr": 1.0})
+
+    def change(info):
+        if info.step == 5:
+            for each in optim.optim_objs.values():
+                each.param_groups[0]["lr"] = 0.1
+
+    result = run(optim, steps=10, callbacks=[change])
+    assert float(result.params["a.loc"]) == pytest.approx(SLOPES["a"] * (6 * 1.0 + 4 * 0.1))
+
+
+def test_adamw_is_an_optimizer_too():
+    result = run(pyro.optim.AdamW({"lr": 0.1, "weight_decay": 0.0}), steps=5)
+    assert float(result.params["a.loc"]) == pytest.approx(0.5)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -54,33 +55,42 @@ def result(process):
     return json.loads(out)
 
 
-@pytest.mark.slow
-def test_two_processes_compile_at_once_and_a_third_starts_at_once(tmp_path):
-    environment = {"PYRO_KLMODES_CACHE": str(tmp_path / "cache")}
+class AtOnce(NamedTuple):
+    cache: Path
+    environment: dict
+    losses: set  # what the programs of both processes give
+
+
+@pytest.fixture(scope="module")
+def at_once(tmp_path_factory):
+    """Two processes compile the same graph at the same time, with nothing there yet."""
+    cache = tmp_path_factory.mktemp("at_once") / "cache"
+    environment = {"PYRO_KLMODES_CACHE": str(cache)}
     first, second = begin("aot", environment), begin("aot", environment)
-    losses = {result(first)["loss"], result(second)["loss"]}
-    third = result(begin("aot", environment))
-    assert losses == {third["loss"]}
+    return AtOnce(cache, environment, {result(first)["loss"], result(second)["loss"]})
+
+
+@pytest.mark.slow
+def test_after_two_that_compiled_at_once_a_third_process_starts_at_once(at_once):
+    third = result(begin("aot", at_once.environment))
+    assert at_once.losses == {third["loss"]}
     assert third["seconds"] < 1.5
     assert not third["imported"]
-    assert not list((tmp_path / "cache").glob("*.part"))
+    assert not list(at_once.cache.glob("*.part"))
 
 
 @pytest.mark.slow
-def test_a_spoiled_library_is_compiled_again(tmp_path):
-    environment = {"PYRO_KLMODES_CACHE": str(tmp_path / "cache")}
-    right = result(begin("aot", environment))
-    (library,) = (tmp_path / "cache").glob("*.so")
-    library.write_bytes(library.read_bytes()[:1000])
-    again = result(begin("aot", environment))
-    assert again["loss"] == right["loss"]
+def test_a_spoiled_library_is_compiled_again(at_once):
+    for library in at_once.cache.glob("*.so"):
+        library.write_bytes(library.read_bytes()[:1000])
+    again = result(begin("aot", at_once.environment))
+    assert {again["loss"]} == at_once.losses
     assert again["imported"]
-    assert not result(begin("aot", environment))["imported"]
+    assert not result(begin("aot", at_once.environment))["imported"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tier", ["inductor", "aot"])
-@pytest.mark.parametrize("home", ["/dev/null", None], ids=["read-only", "unset"])
+@pytest.mark.parametrize(("tier", "home"), [("inductor", None), ("aot", "/dev/null")])
 def test_without_a_home_and_a_cache_it_compiles_and_cleans_up(tmp_path, tier, home):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -91,14 +101,14 @@ def test_without_a_home_and_a_cache_it_compiles_and_cleans_up(tmp_path, tier, ho
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tier", ["inductor", "aot"])
-def test_a_compiler_that_fails_is_named_with_its_first_error(tmp_path, tier):
+def test_a_compiler_that_fails_is_named_with_its_first_error(tmp_path):
     compiler = tmp_path / "g++"
     compiler.write_text(
         '#!/bin/sh\n[ "$1" = "--version" ] && exec g++ --version\n'
         'echo "here.cpp:1:1: error: nothing works" >&2\nexit 1\n'
     )
     compiler.chmod(0o755)
-    found = result(begin(tier, {"CXX": str(compiler), "PYRO_KLMODES_CACHE": str(tmp_path / "c")}))
+    environment = {"CXX": str(compiler), "PYRO_KLMODES_CACHE": str(tmp_path / "cache")}
+    found = result(begin("aot", environment))
     assert found["error"].startswith("the graph was not compiled: ")
     assert "here.cpp:1:1: error: nothing works" in found["error"]
