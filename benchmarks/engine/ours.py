@@ -27,7 +27,7 @@ LOSSES: dict[str, Callable[[int], ELBO]] = {
 }
 
 #: as many as a fit takes before it looks at the losses
-_AT_ONCE = 100
+_AT_ONCE = 1000
 
 
 def block(

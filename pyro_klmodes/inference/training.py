@@ -27,8 +27,9 @@ from pyro_klmodes.inference.versions import versions
 
 __all__ = ["Length", "Training"]
 
-#: steps that a compiled loop takes before anybody looks
-_AT_ONCE = 100
+#: steps that a compiled loop takes before anybody looks, and so many are taken one by one after
+#: one of them was not finite
+_AT_ONCE, _ONE_BY_ONE = 1000, 100
 
 
 class Length(NamedTuple):
@@ -174,7 +175,7 @@ class Training:
             if losses is not None:
                 self.losses += losses
                 return
-            self._careful = count
+            self._careful = min(count, _ONE_BY_ONE)
         self._careful = max(self._careful - 1, 0)
         self._step(call, epoch)
         if not self._compiles and self._at_start is not None:
