@@ -185,3 +185,19 @@ def test_results_that_are_written_to_are_computed_in_full():
     exact = a.exp().repeat(1, 20000)
     exact[:, 0] = 7.0
     assert torch.equal(found, exact)
+
+
+def test_what_is_not_allowed_in_a_later_block_is_named_too(monkeypatch):
+    def model():
+        scale = pyro.sample("scale", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(0.0, scale), obs=torch.tensor(1.0))
+
+    def guide():
+        pyro.sample("scale", dist.Normal(2.0, 0.5))  # below zero in one draw of 30,000
+
+    monkeypatch.setattr(blocks_of_draws, "NUMBERS", 1000)
+    torch.manual_seed(0)
+    assert bool((draws(model, guide, num_particles=400).values["scale"] > 0).all())
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="parameter scale .* of distribution Normal"):
+        draws(model, guide, num_particles=500_000)
