@@ -16,7 +16,7 @@ from pyro_klmodes.tracing.cells import to_cells
 from pyro_klmodes.tracing.draws import Draws
 from pyro_klmodes.tracing.guide_inverse import GuideInverse, name_of
 from pyro_klmodes.tracing.handlers import is_latent
-from pyro_klmodes.tracing.masks import unmasked
+from pyro_klmodes.tracing.masks import mask_of, unmasked
 from pyro_klmodes.tracing.particles import Together
 from pyro_klmodes.tracing.randomness import same_random_state
 from pyro_klmodes.tracing.runs import Pair, run_guide, run_model
@@ -100,14 +100,18 @@ class BroadGuide(Broad):
         guide: it draws every latent site of the model that the guide draws.
         pair: the model and guide.
         shape: how many particles share a run.
+        settled: whether this was done before, so that no value need be looked at.
 
     Raises:
         UnsupportedStructure: by ``draw``, if it misses a latent, is random beyond them, or masks a
             site other than the guide does.
     """
 
-    def __init__(self, guide: Callable[..., Any], pair: Pair, shape: Together) -> None:
+    def __init__(
+        self, guide: Callable[..., Any], pair: Pair, shape: Together, *, settled: bool = False
+    ) -> None:
         super().__init__(pair, shape)
+        self.settled = settled
         self.own = Pair(guide, guide, pair.args, pair.kwargs)
 
     def draw(self, own: Draws) -> dict[str, Mapping[str, Any]]:
@@ -120,7 +124,7 @@ class BroadGuide(Broad):
         if missing:
             refuse(f"{name} does not draw site '{missing[0]}'")
         with same_random_state():
-            beyond = GuideInverse.of(self.own).undetermined(sites)
+            beyond = GuideInverse.of(self.own, settled=self.settled).undetermined(sites)
         if beyond:
             refuse(f"site '{beyond[0]}' of {name} is random beyond the latents")
         of_guide = {t.name: t.site for where, t in own.terms if where == "guide" and t.site}
@@ -135,7 +139,8 @@ class BroadGuide(Broad):
     def log_density(self, draws: Draws, values: Mapping[str, Tensor]) -> Tensor:
         """Its terms at the values."""
         with poutine.block(), torch.no_grad():
-            at = GuideInverse.of(self.own)(values, self.shape.count, self.shape.nesting)
+            inverse = GuideInverse.of(self.own, settled=self.settled)
+            at = inverse(values, self.shape.count, self.shape.nesting)
             trace = run_guide(self.own, self.shape, {**draws.indices, **at}, detach=True).trace
             return self._cells(guide_terms(trace, model=_model_trace(draws)), draws)
 
@@ -151,5 +156,7 @@ def _model_trace(draws: Draws) -> Trace:
 
 def _masked_otherwise(site: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether the masks of two sites of the same values take out different elements."""
+    if mask_of(site) is None and mask_of(other) is None:
+        return False
     counts = [unmasked(s)[(...,) + (None,) * s["fn"].event_dim] for s in (site, other)]
     return bool((counts[0] != counts[1]).any())

@@ -56,7 +56,11 @@ def sample_defensively(
         refuse("they need a model that broadcasts over particles and has no enumerated sites")
     count = particles * outer
     shape = Together(count, layout.nesting)
-    source = Prior(pair, shape) if broad is None else BroadGuide(broad, pair, shape)
+    source = (
+        Prior(pair, shape)
+        if broad is None
+        else BroadGuide(broad, pair, shape, settled=layout.settled)
+    )
     with torch.no_grad():
         own = sample(pair, layout, count, Cut.DRAWS)
         sites = source.draw(own)
@@ -67,7 +71,8 @@ def sample_defensively(
             n: torch.where(along_site(coins, site, own.plates), values_of(site), own.values[n])
             for n, site in sites.items()
         }
-        inverse = GuideInverse.of(pair, {n: s["fn"].support for n, s in sites.items()})
+        supports = {n: s["fn"].support for n, s in sites.items()}
+        inverse = GuideInverse.of(pair, supports, settled=layout.settled)
         if inverse.undetermined(mixed):
             refuse(f"guide site '{inverse.undetermined(mixed)[0]}' is random beyond the latents")
         at = {**own.indices, **inverse(mixed, count, layout.nesting)}

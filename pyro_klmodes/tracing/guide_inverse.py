@@ -42,8 +42,19 @@ class GuideInverse:
         self.nesting = depth(scored_sites(trace))
 
     @classmethod
-    def of(cls, pair: Pair, supports: Mapping[str, Any] | None = None) -> GuideInverse:
+    def of(
+        cls,
+        pair: Pair,
+        supports: Mapping[str, Any] | None = None,
+        *,
+        settled: bool = False,
+    ) -> GuideInverse:
         """Read the structure of a guide off one run.
+
+        Args:
+            pair: its guide.
+            supports: of the latent sites; of an autoguide they are known.
+            settled: whether this was done before, so that no value need be looked at.
 
         Raises:
             NoDensity: if point masses of the guide cannot be traced back to what it draws.
@@ -63,6 +74,8 @@ class GuideInverse:
                 raise NoDensity(_no_density(pair.guide, name))
             parts.setdefault(source, []).append((name, biject_to(supports[name])))
         inverse = cls(trace, parts, supports)
+        if settled:
+            return inverse
         for source, targets in parts.items():
             drawn = trace.nodes[source]["value"]
             try:

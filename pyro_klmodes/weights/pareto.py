@@ -34,6 +34,8 @@ _TILE_CELLS = 64
 # might overflow. It cannot underflow: no factor is below 0.0005 for up to 1e6 particles.
 _GROUP = 16
 _SAFE_FACTOR = 1e18
+# A tail this short costs less one by one; nothing then depends on what the weights are.
+_ONE_BY_ONE = 64
 
 
 def pareto_khat(
@@ -278,6 +280,8 @@ def _log_product(
     excess: Tensor,  # (tail_length, cells)
 ) -> Tensor:  # (grid, cells)
     """Sum of `log(1 - theta x)` over the tail."""
+    if len(excess) <= _ONE_BY_ONE:
+        return _log_grouped_product(theta, excess, 1)
     log_product = _log_grouped_product(theta, excess, _GROUP)
     too_wide = ~(1 - theta.amin(0) * excess[0] < _SAFE_FACTOR)
     if too_wide.any():
