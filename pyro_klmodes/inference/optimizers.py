@@ -67,7 +67,9 @@ class Optimizers:
 
     def __call__(self, params: Mapping[str, Tensor]) -> None:
         """Take a step with every parameter that has a gradient."""
-        moving = {name: p for name, p in params.items() if p.grad is not None}
+        # A module may be registered under two names, as AutoIAFNormal's is: one step, not two.
+        once = {id(p): (name, p) for name, p in params.items() if p.grad is not None}
+        moving = dict(once.values())
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(list(moving.values()), self.clip_norm)
         if len(self.groups) == 1 and "" in self.groups:

@@ -10,6 +10,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.nn import PyroModule
 from torch import nn
 
 from pyro_klmodes import ReverseKL, fit
@@ -284,3 +285,20 @@ def test_rates_that_a_callback_changes_are_those_of_the_next_step():
 def test_adamw_is_an_optimizer_too():
     result = run(pyro.optim.AdamW({"lr": 0.1, "weight_decay": 0.0}), steps=5)
     assert float(result.params["a.loc"]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("engine", ["eager", "graph"])
+def test_a_parameter_with_two_names_moves_once(engine):
+    class Shared(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.loc = nn.Parameter(torch.tensor(0.0))
+            self.same = self.loc
+
+        def forward(self):
+            for name in SLOPES:
+                pyro.sample(name, dist.Normal(self.loc, 1.0))
+
+    shared = Shared()
+    run(sgd(), steps=3, guide=shared, engine=engine)
+    assert shared.loc.item() == pytest.approx(3 * (3.0 + 4.0))
