@@ -116,17 +116,19 @@ class Engine:
         """Set the gradients of all parameters; the loss, or None where eager code has to do it."""
         if self._parameters is None and not self._off:
             self._watch.before_eager(args, kwargs)
-        kind = self._kind(args, kwargs)
+        arguments = Arguments.of(args, kwargs)
+        kind = self._kind(arguments)
         if kind is None or self._parameters is None:
             return None
         before = torch.get_rng_state()
-        try:
-            step = kind.gradient()
-        except Exception as error:  # steps go on without
-            self._give_up(_why(error), warn=True)
+        step = self._made(kind.gradient)
+        if step is None:
             return None
-        leaves, settings = self._parameters.leaves, kind.lifted.settings(self.loss)[0]
-        found = self._tried(lambda: step(leaves, settings, _tensors(args, kwargs)))
+        leaves, settings = (
+            self._parameters.leaves,
+            kind.lifted.settings(self.loss, self.loss.step)[0],
+        )
+        found = self._tried(lambda: step(leaves, settings, arguments.tensors))
         if found is None or not _finite([found[0], *(g for g in found[1] if g is not None)]):
             torch.set_rng_state(before)  # eager code says what is wrong, and where
             return None
@@ -151,25 +153,26 @@ class Engine:
             moments: the state of the optimizer for some parameters, if its rule is known.
             count: how many steps at most.
         """
-        kind = self._kind(args, kwargs)
+        arguments = Arguments.of(args, kwargs)
+        kind = self._kind(arguments)
         if kind is None or self._parameters is None:
             return None
         moving = [p for p, m in zip(self._parameters.leaves, kind.lifted.moved, strict=True) if m]
         state = moments(moving)
         if state is None:
             return None
-        try:
-            step = kind.updates(state.rule)
-        except Exception as error:  # steps go on without
-            self._give_up(_why(error), warn=True)
+        rule = state.rule
+        step = self._made(lambda: kind.updates(rule))
+        if step is None:
             return None
         count = kind.until_change(count)
         before = torch.get_rng_state()
-        leaves, settings = self._parameters.leaves, kind.lifted.settings(self.loss, count)
-        factors = state.rule.factors(state.done, count, state.rate)
-        found = self._tried(
-            lambda: step(leaves, state.pairs, settings, _tensors(args, kwargs), factors)
+        leaves, settings = (
+            self._parameters.leaves,
+            kind.lifted.settings(self.loss, self.loss.step, count),
         )
+        factors = rule.factors(state.done, count, state.rate)
+        found = self._tried(lambda: step(leaves, state.pairs, settings, arguments.tensors, factors))
         if found is None or not _finite([found[0], *found[1]]):
             torch.set_rng_state(before)
             return None
@@ -177,6 +180,14 @@ class Engine:
         state.write(values, pairs, count)
         self._took(step.split.tier, count)
         return list(losses.tolist())
+
+    def _made(self, make: Callable[[], _Found]) -> _Found | None:
+        """What is needed for compiled steps, or None after an error: steps go on without."""
+        try:
+            return make()
+        except Exception as error:
+            self._give_up(_why(error), warn=True)
+            return None
 
     def _tried(self, run: Callable[[], _Found]) -> _Found | None:
         """The result, or None after an error, which eager code is to raise in the user's terms."""
@@ -192,11 +203,11 @@ class Engine:
         self.loss.step += count
         self.explanation.count(tier, count)
 
-    def _kind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Programs | None:
+    def _kind(self, arguments: Arguments) -> Programs | None:
         """The compiled step for arguments like these, or None."""
         if self._off or self._parameters is None:
             return None
-        cause, arguments = self._parameters.changed(), Arguments.of(args, kwargs)
+        cause = self._parameters.changed()
         if self._shapes != self._parameters.kind:  # some were frozen, or set free
             self._shapes = self._parameters.kind
             self._kinds.clear()
@@ -220,11 +231,11 @@ class Engine:
                     warn=True,
                 )
                 return None
-            try:
-                self._kinds[key] = self._prepared(Pair(self.model, self.guide, tuple(args), kwargs))
-            except Exception as error:  # steps go on without
-                self._give_up(_why(error), warn=True)
+            args, kwargs = arguments.call_with(arguments.tensors)
+            made = self._made(lambda: self._prepared(Pair(self.model, self.guide, args, kwargs)))
+            if made is None:
                 return None
+            self._kinds[key] = made
         return self._kinds[key]
 
     def _prepared(self, pair: Pair) -> Programs:
@@ -270,7 +281,3 @@ def _why(error: Exception) -> str:
 
 def _finite(tensors: Sequence[Tensor]) -> bool:
     return all(bool(x.isfinite().all()) for x in tensors)
-
-
-def _tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    return Arguments.of(args, kwargs).tensors

@@ -82,9 +82,11 @@ class Lifted:
         """Something that dials may show."""
         return torch.ones(len(self.dials), dtype=torch.float64)
 
-    def settings(self, loss: DivergenceLoss, count: int = 1) -> Tensor:  # (count, dials)
-        """What the dials show at the next steps."""
-        rows = [list(loss.dials(loss.step + i).values()) for i in range(count)]
+    def settings(self, loss: DivergenceLoss, step: int, count: int = 1) -> Tensor:  # (count, dials)
+        """What the dials show from a step on."""
+        if not self.dials:
+            return torch.empty(count, 0, dtype=torch.float64)
+        rows = [list(loss.dials(step + i).values()) for i in range(count)]
         return torch.tensor(rows, dtype=torch.float64).reshape(count, len(self.dials))
 
     def gradients(self, found: Sequence[Tensor]) -> tuple[Tensor | None, ...]:

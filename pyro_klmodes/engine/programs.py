@@ -150,5 +150,4 @@ class Programs:
         return self.lifted.arguments.tensors
 
     def _settings(self, point: Point) -> Tensor:  # (dials,)
-        values = list(self._loss.dials(point.step).values())
-        return torch.tensor(values, dtype=torch.float64)
+        return self.lifted.settings(self._loss, point.step)[0]

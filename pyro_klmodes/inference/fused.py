@@ -61,9 +61,8 @@ class Fused:
 
     def _fuse(self, params: Sequence[Tensor]) -> Any:
         first = self.optim.optim_objs[params[0]]
-        known = inspect.signature(
-            type(first)
-        ).parameters  # AdamW has defaults that it does not take
+        # AdamW has defaults that it does not take
+        known = inspect.signature(type(first)).parameters
         options = {name: x for name, x in first.defaults.items() if name in known}
         fused = type(first)(list(params), **options)
         fused.param_groups[0].update(_options(first))

@@ -12,7 +12,6 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from pyro_klmodes.tracing.enumeration import enumerated_names
 from pyro_klmodes.tracing.particles import Particles, Single
 from pyro_klmodes.tracing.runs import Pair, run_model
 from pyro_klmodes.tracing.terms import scored_sites
@@ -35,7 +34,6 @@ class Filled:
         given: values of latent sites, and indices of subsampled plates.
         points: latent sites that count as parameters, by the number of their plates' dimensions.
         particles: how many values of the given sites there are, and where.
-        states: all values of every enumerated site, found in the first run.
     """
 
     model: Callable[..., Any]
@@ -45,7 +43,6 @@ class Filled:
     given: Mapping[str, Tensor] = field(default_factory=dict)
     points: frozenset[str] = frozenset()
     particles: Particles | None = None
-    states: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def trace(
         self,
@@ -56,24 +53,13 @@ class Filled:
 
         Enumerated sites have dimensions left of the particles' and the plates'.
         """
-        where = particles or self.particles or Single(self.nesting)
-        return self._run(values, where, {}, enumerated=True)
-
-    def _run(
-        self,
-        values: Mapping[str, Tensor],  # {parameter: (*shape)}
-        particles: Particles,
-        states: Mapping[str, Tensor],
-        *,
-        enumerated: bool,
-    ) -> Trace:
         fixed = {n: v for n, v in values.items() if n in self.points}
         marked = poutine.infer_config(self.model, config_fn=_all_values)
         around = poutine.substitute(data={n: v for n, v in values.items() if n not in fixed})
         pair = Pair(marked, marked, self.args, self.kwargs)
+        where = particles or self.particles or Single(self.nesting)
         with poutine.block(), pyro.validation_enabled(is_validate=False), around:
-            at = {**self.given, **fixed, **states}
-            return run_model(pair, particles, at, enumerated=enumerated)
+            return run_model(pair, where, {**self.given, **fixed}, enumerated=True)
 
     def log_probs(
         self,
@@ -83,20 +69,12 @@ class Filled:
 
         Raw: without the masks and scales of handlers. ``batch`` is that of one run.
         """
-        if not self.states:
-            with torch.no_grad():
-                trace = self.trace({n: v[0] for n, v in values.items()})
-            names = enumerated_names(trace)
-            self.states.update({n: trace.nodes[n]["value"] for n in names})
         return torch.func.vmap(self._log_probs, randomness="same")(dict(values))
 
     def _log_probs(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        # The messenger that enumerates cannot handle values under vmap: states are given to it.
-        where = self.particles or Single(self.nesting)
-        trace = self._run(values, where, self.states, enumerated=False)
         found = {}
         with pyro.validation_enabled(is_validate=False):
-            for site in scored_sites(trace):
+            for site in scored_sites(self.trace(values)):
                 log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
                 found[site["name"]] = torch.as_tensor(log_prob)
         return found

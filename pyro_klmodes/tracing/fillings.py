@@ -15,7 +15,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyro_klmodes.tracing.cells import to_cells
-from pyro_klmodes.tracing.enumeration import enumerated_names, model_terms_summed
+from pyro_klmodes.tracing.enumeration import model_terms_summed
 from pyro_klmodes.tracing.filled import Filled
 from pyro_klmodes.tracing.joint_densities import refuse_minibatch
 from pyro_klmodes.tracing.particles import Together
@@ -59,16 +59,6 @@ class Enumerated:
         with torch.no_grad():
             # Starts have the place of particles in the sums; two of them make a dimension.
             self.layout: Trace = filled.trace(values, Together(2, filled.nesting))
-        filled.states.update(self._states())
-
-    def _states(self) -> dict[str, Tensor]:
-        """All values of the enumerated sites, without the dimension of the starts."""
-        found = {}
-        for name in enumerated_names(self.layout):
-            site = self.layout.nodes[name]
-            dim = -1 - self.filled.nesting - site["fn"].event_dim
-            found[name] = site["value"].squeeze(dim)
-        return found
 
     @property
     def largest(self) -> int:

@@ -154,7 +154,7 @@ def distance(loss, guide, model):
         after = torch.get_rng_state()
         lifted = lift(pair, minimised, parameters)
     torch.manual_seed(SEED)
-    settings = lifted.settings(minimised)[0]
+    settings = lifted.settings(minimised, minimised.step)[0]
     with torch.no_grad():
         got, *found = lifted.graph(*parameters.leaves, settings, *lifted.arguments.tensors)
     if not torch.equal(after, torch.get_rng_state()):

@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
-__all__ = ["draws", "same_generator_after"]
+from pyro_klmodes.engine.graphs.operations import is_random_op
 
-
-def draws(node: Node) -> bool:
-    """Whether an operation takes random numbers."""
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+__all__ = ["same_generator_after"]
 
 
 @contextmanager
@@ -23,7 +20,7 @@ def same_generator_after(graph: GraphModule) -> Iterator[None]:
     Graphs without draws are compiled in other threads, where saving and putting back would undo
     the draws that the main thread makes meanwhile.
     """
-    if not any(draws(node) for node in graph.graph.nodes):
+    if not any(is_random_op(node) for node in graph.graph.nodes):
         yield
         return
     state = torch.get_rng_state()

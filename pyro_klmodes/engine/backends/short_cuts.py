@@ -14,7 +14,8 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from pyro_klmodes.engine.backends.liveness import last_used_by
-from pyro_klmodes.engine.backends.randomness import draws, same_generator_after
+from pyro_klmodes.engine.backends.randomness import same_generator_after
+from pyro_klmodes.engine.graphs.operations import is_random_op
 
 __all__ = ["short_cuts"]
 
@@ -56,7 +57,7 @@ def _shortest(
     node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], expected: Any
 ) -> Callable[..., Any]:
     target: Any = node.target
-    if not isinstance(target, OpOverload) or draws(node) or target._schema.is_mutable:
+    if not isinstance(target, OpOverload) or is_random_op(node) or target._schema.is_mutable:
         return target
     for candidate in _candidates(target):
         try:

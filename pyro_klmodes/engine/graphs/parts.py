@@ -17,15 +17,16 @@ def placeholders(graph: GraphModule) -> list[Node]:
     return [n for n in graph.graph.nodes if n.op == "placeholder"]
 
 
-def ancestors(nodes: Collection[Node]) -> set[Node]:
-    """Some nodes and all that they are computed from."""
+def ancestors(nodes: Collection[Node], stops: Collection[Node] = ()) -> set[Node]:
+    """Some nodes and all that they are computed from, not looking behind some of them."""
     found: set[Node] = set()
-    left = list(nodes)
+    left, ends = list(nodes), set(stops)
     while left:
         node = left.pop()
         if node not in found:
             found.add(node)
-            left.extend(node.all_input_nodes)
+            if node not in ends:
+                left.extend(node.all_input_nodes)
     return found
 
 
@@ -53,7 +54,7 @@ def copy_part(
         copies[node] = part.placeholder(f"arg{i}_1")
         copies[node].meta = dict(node.meta)
     results = [n for n in returned if isinstance(n, Node)]
-    wanted = _needed(set(results) | set(needed), set(inputs))
+    wanted = ancestors(set(results) | set(needed), inputs)
     attributes: dict[str, Any] = {}
     for node in graph.graph.nodes:
         if node in wanted and node not in copies:
@@ -65,16 +66,3 @@ def copy_part(
                 copies[node].target, attributes[name] = name, constant(graph.graph, node)
     part.output(tuple(copies[n] if isinstance(n, Node) else n for n in returned))
     return GraphModule(attributes, part)
-
-
-def _needed(nodes: set[Node], given: set[Node]) -> set[Node]:
-    """What must be computed for some nodes from given ones."""
-    found: set[Node] = set()
-    left = list(nodes)
-    while left:
-        node = left.pop()
-        if node not in found:
-            found.add(node)
-            if node not in given:
-                left.extend(node.all_input_nodes)
-    return found

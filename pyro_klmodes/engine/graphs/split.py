@@ -66,7 +66,7 @@ def split_random(
     inputs, random = placeholders(graph), random_nodes(graph)
     drawn = ancestors(random)
     results = [n for n in outputs(graph.graph) if isinstance(n, Node)]
-    body = _until(results, {d for r in random for d in _values_of(r)})
+    body = ancestors(results, {d for r in random for d in _values_of(r)})
     draws = [d for r in random for d in _values_of(r) if d in body]
     prelude = copy_part(graph, inputs=inputs, returned=draws, needed=drawn)
     rest = copy_part(graph, inputs=[*inputs, *draws], returned=outputs(graph.graph))
@@ -91,19 +91,6 @@ def _values_of(node: Node) -> list[Node]:
     """The tensors that a random call gives: itself, or the parts of a tuple."""
     parts = [u for u in node.users if u.target is operator.getitem]
     return parts if parts else [node]
-
-
-def _until(results: Collection[Node], stops: Collection[Node]) -> set[Node]:
-    """The nodes that results depend on, not looking behind some of them."""
-    found: set[Node] = set()
-    left = list(results)
-    while left:
-        node = left.pop()
-        if node not in found:
-            found.add(node)
-            if node not in stops:
-                left.extend(node.all_input_nodes)
-    return found
 
 
 class Invariants(NamedTuple):
@@ -153,7 +140,7 @@ def split_invariant(
     ready: list[Node] = []
     for node in _frontier(graph, invariant - leaves):
         ready.extend(n for n in _worthwhile(node, leaves, max_elements) if n not in ready)
-    used = _until([n for n in returned if isinstance(n, Node)], ready)
+    used = ancestors([n for n in returned if isinstance(n, Node)], ready)
     ready = [n for n in graph.graph.nodes if n in set(ready) & used]
     kept = tuple(i for i, n in enumerate(inputs) if n in used)
     once = copy_part(graph, inputs=[inputs[i] for i in chosen], returned=ready)

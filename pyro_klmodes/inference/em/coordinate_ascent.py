@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from pyro_klmodes.errors import InvalidArgument, UnsupportedStructure
@@ -15,11 +14,11 @@ from pyro_klmodes.guides import AutoMeanField
 from pyro_klmodes.inference.calling import shown
 from pyro_klmodes.inference.cavi.prepare import Prepared, prepare
 from pyro_klmodes.inference.cavi.rules.base import Nodes
-from pyro_klmodes.inference.em.e_step import EStep, Expected, check_guide
+from pyro_klmodes.inference.em.e_step import EStep, Expected, check_guide, expected
 from pyro_klmodes.inference.em.parameters import Parameters
 from pyro_klmodes.inference.iterate_log import checked_whole
 from pyro_klmodes.tracing.filled import Filled
-from pyro_klmodes.tracing.fillings import weights_of
+from pyro_klmodes.tracing.held import Held
 from pyro_klmodes.tracing.node_terms import NodeTerm
 from pyro_klmodes.tracing.terms import model_term
 
@@ -91,14 +90,8 @@ class RunningCoordinateAscent:
         parameters: Parameters,
     ) -> None:
         self.options = options
-        self.values: Mapping[str, Tensor] = parameters.initial()
-
-        def at_present(*args: Any, **kwargs: Any) -> Any:
-            held = poutine.substitute(data=dict(self.values))
-            with poutine.block(hide=list(self.values)), held:
-                return model(*args, **kwargs)
-
-        self.ready: Prepared = prepare(at_present, options.guide, args, kwargs, exact=False)
+        self.held = Held(model, parameters.initial())
+        self.ready: Prepared = prepare(self.held, options.guide, args, kwargs, exact=False)
         if self.ready.plan.apart:
             raise UnsupportedStructure(
                 "the model does not broadcast over its latents, which the M-step after coordinate "
@@ -113,17 +106,15 @@ class RunningCoordinateAscent:
         values: dict[str, Tensor],  # {parameter: (1, *shape)}
     ) -> Expected:
         """Sweep on at these parameters, and weigh the nodes of the guide."""
-        self.values = {n: v[0].detach() for n, v in values.items()}
+        self.held.values = {n: v[0].detach() for n, v in values.items()}
         sweeper = self.ready.sweeper
         sweeper.forget()
         sweeper.converge(self.options.sweeps)
         self.ready.store()
         nodes = sweeper.nodes()
         filled = self._filled(nodes)
-        log_probs = filled.log_probs({n: v.detach() for n, v in values.items()})
-        _, weights = weights_of(lambda at: self._expected(filled, at, nodes), log_probs)
-        bound = next(iter(log_probs.values())).new_tensor([sweeper.elbo])
-        return Expected(bound, weights, filled)
+        found = expected(filled, lambda at: self._expected(filled, at, nodes), values)
+        return found._replace(bound=found.bound.new_tensor([sweeper.elbo]))
 
     def _filled(self, nodes: Mapping[str, Nodes]) -> Filled:
         plan = self.ready.plan
@@ -139,7 +130,7 @@ class RunningCoordinateAscent:
     ) -> Tensor:  # (1,)
         """``E_q[log p]`` as a function of the log-probabilities at the nodes."""
         with torch.no_grad():
-            trace = filled.trace(self.values)
+            trace = filled.trace(self.held.values)
         means = []
         for name, log_prob in log_probs.items():
             term = model_term(trace.nodes[name], log_prob[0])

@@ -12,8 +12,9 @@ from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.inference.calling import shown
 from pyro_klmodes.inference.em.parameters import Parameters
 from pyro_klmodes.tracing.filled import Filled
+from pyro_klmodes.tracing.fillings import weights_of
 
-__all__ = ["EStep", "Expected", "RunningEStep", "check_guide"]
+__all__ = ["EStep", "Expected", "RunningEStep", "check_guide", "expected"]
 
 
 class Expected(NamedTuple):
@@ -28,6 +29,17 @@ class Expected(NamedTuple):
     bound: Tensor  # (R,)
     weights: dict[str, Tensor]  # {site: (R, *batch)}
     filled: Filled
+
+
+def expected(
+    filled: Filled,
+    bound: Callable[[Mapping[str, Tensor]], Tensor],  # {site: (R, *batch)} -> (R,)
+    values: Mapping[str, Tensor],  # {parameter: (R, *shape)}
+) -> Expected:
+    """The value of a bound in the log-probabilities of a filled model, and its derivatives."""
+    log_probs = filled.log_probs({n: v.detach() for n, v in values.items()})
+    value, weights = weights_of(bound, log_probs)
+    return Expected(value, weights, filled)
 
 
 class RunningEStep(Protocol):

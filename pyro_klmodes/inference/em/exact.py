@@ -12,10 +12,10 @@ from torch import Tensor
 
 from pyro_klmodes.errors import UnsupportedStructure
 from pyro_klmodes.inference.batches import Call
-from pyro_klmodes.inference.em.e_step import EStep, Expected
+from pyro_klmodes.inference.em.e_step import EStep, Expected, expected
 from pyro_klmodes.inference.em.parameters import Parameters
 from pyro_klmodes.tracing.filled import Filled
-from pyro_klmodes.tracing.fillings import Enumerated, weights_of
+from pyro_klmodes.tracing.fillings import Enumerated
 from pyro_klmodes.tracing.number_of_states import check_number_of_states
 from pyro_klmodes.tracing.plates import subsampled
 from pyro_klmodes.tracing.sites import SiteInfo, describe
@@ -65,7 +65,7 @@ class Exact(EStep):
         """
         points = frozenset(n for n, info in parameters.items() if info.point)
         sites = describe(model, args, kwargs, known=points)
-        _check_latents(sites, points, model, args, kwargs)
+        _check_latents(sites, points)
         check_number_of_states(model, args, kwargs, points, largest=self.largest)
         nesting = max((len(s.batch_shape) for s in sites.values()), default=0)
         filled = Filled(model, args, kwargs, nesting, points=points)
@@ -105,7 +105,7 @@ class RunningExact:
     def on(self, call: Call, *, minibatch: bool) -> RunningExact:
         """The same on a batch; a minibatch stands for all data that its plate says there are."""
         other = copy(self)
-        other.filled = replace(self.filled, args=call.args, kwargs=call.kwargs, states={})
+        other.filled = replace(self.filled, args=call.args, kwargs=call.kwargs)
         start = self.parameters.initial()
         other.enumerated = Enumerated(other.filled, start, minibatch=minibatch)
         return other
@@ -115,17 +115,12 @@ class RunningExact:
         values: dict[str, Tensor],  # {parameter: (R, *shape)}
     ) -> Expected:
         """The log-likelihood, and the posterior of the latents as weights."""
-        log_probs = self.filled.log_probs({n: v.detach() for n, v in values.items()})
-        bound, weights = weights_of(self.enumerated.log_evidence, log_probs)
-        return Expected(bound, weights, self.filled)
+        return expected(self.filled, self.enumerated.log_evidence, values)
 
 
 def _check_latents(
     sites: Mapping[str, SiteInfo],
     points: frozenset[str],
-    model: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
 ) -> None:
     for name, site in sites.items():
         if site.kind == "latent" and name not in points:

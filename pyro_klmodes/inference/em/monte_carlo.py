@@ -10,12 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from pyro_klmodes.errors import InvalidArgument
-from pyro_klmodes.inference.em.e_step import EStep, Expected, check_guide
+from pyro_klmodes.inference.em.e_step import EStep, Expected, check_guide, expected
 from pyro_klmodes.inference.em.parameters import Parameters
 from pyro_klmodes.inference.iterate_log import checked_whole
 from pyro_klmodes.tracing.drawn_fillings import Drawn
 from pyro_klmodes.tracing.filled import Filled
-from pyro_klmodes.tracing.fillings import weights_of
 
 __all__ = ["MonteCarlo"]
 
@@ -98,6 +97,4 @@ class RunningMonteCarlo:
         one = {n: v[0].detach() for n, v in values.items()}
         fillings = self.drawn(one, self.options.count(self.steps))
         self.steps += 1
-        log_probs = fillings.filled.log_probs({n: v.detach() for n, v in values.items()})
-        bound, weights = weights_of(fillings.importance, log_probs)
-        return Expected(bound, weights, fillings.filled)
+        return expected(fillings.filled, fillings.importance, values)

@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyro import poutine
 from pyro.infer import config_enumerate
 from pyro.optim import Adam, PyroOptim
 from torch import Tensor
 
 from pyro_klmodes.engine import Engine
 from pyro_klmodes.inference.batches import Call
-from pyro_klmodes.inference.em.e_step import EStep, Expected, check_guide
+from pyro_klmodes.inference.em.e_step import EStep, Expected, check_guide, expected
 from pyro_klmodes.inference.em.parameters import Parameters
 from pyro_klmodes.inference.iterate_log import checked_whole
 from pyro_klmodes.inference.optimizers import Optimizers
@@ -21,7 +20,7 @@ from pyro_klmodes.inference.step import Stepper
 from pyro_klmodes.losses import ReverseKL
 from pyro_klmodes.tracing.drawn_fillings import Drawn
 from pyro_klmodes.tracing.filled import Filled
-from pyro_klmodes.tracing.fillings import weights_of
+from pyro_klmodes.tracing.held import Held
 
 __all__ = ["Variational"]
 
@@ -91,20 +90,13 @@ class RunningVariational:
         self.options = options
         self.guide = options.guide
         self.call = Call(args, dict(kwargs))
-        self.values: Mapping[str, Tensor] = parameters.initial()
-        marked = config_enumerate(model, default="parallel")
-
-        def at_present(*args: Any, **kwargs: Any) -> Any:
-            held = poutine.substitute(data=dict(self.values))
-            with poutine.block(hide=list(self.values)), held:
-                return marked(*args, **kwargs)
-
+        self.held = Held(config_enumerate(model, default="parallel"), parameters.initial())
         optimizers = Optimizers(options.optim or Adam({"lr": 0.02}))
         loss = ReverseKL(options.num_particles)
-        engine = Engine("eager", at_present, options.guide, loss, None)
-        self.stepper = Stepper(at_present, options.guide, loss, optimizers, "raise", engine)
+        engine = Engine("eager", self.held, options.guide, loss, None)
+        self.stepper = Stepper(self.held, options.guide, loss, optimizers, "raise", engine)
         self.drawn = Drawn(model, options.guide, args, kwargs)
-        self.filled: Filled = self.drawn(self.values, 2).filled
+        self.filled: Filled = self.drawn(self.held.values, 2).filled
         self.steps = 0
 
     def expect(
@@ -112,11 +104,9 @@ class RunningVariational:
         values: dict[str, Tensor],  # {parameter: (1, *shape)}
     ) -> Expected:
         """Fit the guide on, and draw from it."""
-        self.values = {n: v[0].detach() for n, v in values.items()}
+        self.held.values = {n: v[0].detach() for n, v in values.items()}
         for step in range(self.options.steps):
             self.stepper(f"E-step {self.steps}, gradient step {step}", self.call)
         self.steps += 1
-        fillings = self.drawn(self.values, 8 * self.options.num_particles)
-        log_probs = fillings.filled.log_probs({n: v.detach() for n, v in values.items()})
-        bound, weights = weights_of(fillings.average, log_probs)
-        return Expected(bound, weights, fillings.filled)
+        fillings = self.drawn(self.held.values, 8 * self.options.num_particles)
+        return expected(fillings.filled, fillings.average, values)

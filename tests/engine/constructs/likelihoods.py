@@ -1,5 +1,7 @@
 """Distributions: matrices, mixtures, counts, circles; guides whose draws depend on parameters."""
 
+from functools import partial
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -107,7 +109,7 @@ def gaussian_hidden_markov_model():
         chain = dist.GaussianHMM(noise, matrix, noise, torch.eye(1), noise, duration=len(y))
         pyro.sample("y", chain, obs=y)
 
-    loss = lambda: ReverseKL(2)  # noqa: E731
+    loss = partial(ReverseKL, 2)
     return Case(model, AutoNormal(model), (torch.linspace(-1.0, 1.0, 3)[:, None],), loss=loss)
 
 
@@ -152,7 +154,7 @@ def discrete_guide_with_scores():
         logit = pyro.param("logit", torch.tensor(0.2))
         pyro.sample("z", dist.Bernoulli(logits=logit))
 
-    loss = lambda: ReverseKL(4, estimator=estimators.score)  # noqa: E731
+    loss = partial(ReverseKL, 4, estimator=estimators.score)
     return Case(model, guide, (counts(),), loss=loss)
 
 
