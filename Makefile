@@ -11,7 +11,7 @@ export MKL_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
-.PHONY: venv venv-arviz1 compare lint doctest test test-slow bench clean
+.PHONY: venv venv-arviz1 compare lint doctest test test-slow bench docs clean
 
 venv: $(INSTALLED)
 
@@ -54,6 +54,17 @@ bench: venv
 	$(BIN)/python -m benchmarks.engine.agreement
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.engine.compare build/engine.json
+
+# The site, in build/docs; KLMODES_TUTORIALS=short runs the tutorials with fewer steps. No network.
+docs: venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	rm -rf build/docs build/docs-source
+	mkdir -p build
+	cp -RL docs build/docs-source
+	MPLBACKEND=module://matplotlib_inline.backend_inline PYTHONPATH=$(CURDIR):$(CURDIR)/tutorials \
+		$(BIN)/python -m sphinx -W --keep-going -E -j 2 -q -b html build/docs-source build/docs
+	$(BIN)/python docs/offline.py build/docs
+	@echo "The site is in build/docs/index.html."
 
 clean:
 	rm -rf $(VENV) $(ARVIZ1) build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
