@@ -66,13 +66,30 @@ def load_target(spec: str) -> Target:
     and ``source``. Any other attribute is a Pyro model, called without arguments.
 
     Raises:
-        InvalidArgument: If the module or the attribute does not exist or cannot be loaded.
+        InvalidArgument: If the module or the attribute does not exist or cannot be loaded, or a
+            plain model needs arguments.
     """
     attribute, found = find(spec, DEFAULT_ATTRIBUTE)
     if attribute != DEFAULT_ATTRIBUTE and not attribute.endswith(f"_{DEFAULT_ATTRIBUTE}"):
+        _check_no_arguments(found, spec)
         return Target(name=attribute, model=found)
     problem = call(spec, attribute, found)
     return _target_from(problem, spec)
+
+
+def _check_no_arguments(model: Callable[..., Any], spec: str) -> None:
+    try:
+        signature = inspect.signature(model)
+    except ValueError:  # code that is not Python's has none
+        return
+    try:
+        signature.bind()
+    except TypeError as error:
+        raise InvalidArgument(
+            f"{spec}: the model is called without arguments, and is {error}; name a function "
+            "that returns it with its data: def my_problem(): return "
+            "SimpleNamespace(name=..., model=..., args=(...,))"
+        ) from error
 
 
 def find(spec: str, default: str) -> tuple[str, Callable[..., Any]]:

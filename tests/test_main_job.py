@@ -70,6 +70,10 @@ def empty_problem():
     return SimpleNamespace(name="empty")
 
 
+def regression(x, y=None):
+    pyro.sample("b", dist.Normal(0.0, 1.0))
+
+
 def unlucky():
     z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
     raise ValueError("the data\\nare missing")
@@ -274,6 +278,7 @@ def test_finished_fits_are_on_disk_before_the_next_one_starts(
         (["no/such/file.py"], "there is no file no/such/file.py"),
         (["{file}:modle"], "has no 'modle'; did you mean model?"),
         (["{file}:NUMBER"], "is a float and cannot be called"),
+        (["{file}:regression"], "is missing a required argument: 'x'; name a function"),
         (["{file}:broken_problem"], "KeyError: 'no data'"),
         (["{file}:empty_problem"], "without model"),
         (["{file}", "--losses", "reverse_lk"], "did you mean reverse_kl?"),
