@@ -124,10 +124,8 @@ class Engine:
         step = self._made(kind.gradient)
         if step is None:
             return None
-        leaves, settings = (
-            self._parameters.leaves,
-            kind.lifted.settings(self.loss, self.loss.step)[0],
-        )
+        leaves = self._parameters.leaves
+        settings = kind.lifted.settings(self.loss, self.loss.step)[0]
         found = self._tried(lambda: step(leaves, settings, arguments.tensors))
         if found is None or not _finite([found[0], *(g for g in found[1] if g is not None)]):
             torch.set_rng_state(before)  # eager code says what is wrong, and where
@@ -167,10 +165,8 @@ class Engine:
             return None
         count = kind.until_change(count)
         before = torch.get_rng_state()
-        leaves, settings = (
-            self._parameters.leaves,
-            kind.lifted.settings(self.loss, self.loss.step, count),
-        )
+        leaves = self._parameters.leaves
+        settings = kind.lifted.settings(self.loss, self.loss.step, count)
         factors = rule.factors(state.done, count, state.rate)
         found = self._tried(lambda: step(leaves, state.pairs, settings, arguments.tensors, factors))
         if found is None or not _finite([found[0], *found[1]]):

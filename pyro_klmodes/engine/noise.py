@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from pyro_klmodes.engine.graphs.values import outputs
+
 __all__ = ["Noise"]
 
 _ATEN = torch.ops.aten
@@ -62,9 +64,8 @@ class Noise:
         drawn = [
             n for n in prelude.graph.nodes if n.op == "call_function" and n.target not in _FRESH
         ]
-        (output,) = [n for n in prelude.graph.nodes if n.op == "output"]
         values = [n.meta.get("val") for n in drawn]
-        plain = list(output.args[0]) == drawn and all(_is_standard_normal(n) for n in drawn)
+        plain = outputs(prelude.graph) == drawn and all(_is_standard_normal(n) for n in drawn)
         if not drawn or not plain or not all(isinstance(v, Tensor) for v in values):
             return None
         if len({v.dtype for v in values}) != 1 or not all(v.is_contiguous() for v in values):

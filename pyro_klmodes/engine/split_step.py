@@ -10,6 +10,7 @@ from torch.fx import GraphModule
 
 from pyro_klmodes.engine.backends import Program, Tier, build
 from pyro_klmodes.engine.graphs.clean import clean
+from pyro_klmodes.engine.graphs.parts import placeholders
 from pyro_klmodes.engine.graphs.split import drop_unused_inputs, split_invariant, split_random
 from pyro_klmodes.engine.graphs.values import refresh
 from pyro_klmodes.engine.noise import Noise
@@ -143,7 +144,7 @@ class SplitStep:
 def _take_noise_joined(body: GraphModule, noise: Noise) -> None:
     """Have the body take the results of the generator's calls in the place of the draws."""
     graph = body.graph
-    inputs = [n for n in graph.nodes if n.op == "placeholder"]
+    inputs = placeholders(body)
     draws = inputs[len(inputs) - len(noise.shapes) :]
     joined = []
     last = inputs[-1]

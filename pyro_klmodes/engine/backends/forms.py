@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from pyro_klmodes.engine.backends.arrange import Arranged
+from pyro_klmodes.engine.graphs.parts import placeholders
+from pyro_klmodes.engine.graphs.values import outputs
 
 __all__ = ["empty_results", "for_library", "with_lifted_constants"]
 
@@ -37,7 +39,7 @@ def empty_results(arranged: Arranged) -> list[partial[Tensor]]:
 
 def _form(arranged: Arranged, *, lift_constants: bool, return_nothing: bool) -> GraphModule:
     form, old = Graph(), arranged.graph.graph
-    old_inputs = [node for node in old.nodes if node.op == "placeholder"]
+    old_inputs = placeholders(arranged.graph)
     inputs = [form.placeholder(f"input_{i}") for i in range(len(old_inputs))]
     new: dict[Node, Node] = dict(zip(old_inputs, inputs, strict=True))
     places = {i: inputs[j] for i, j in arranged.in_place.items()}
@@ -52,8 +54,7 @@ def _form(arranged: Arranged, *, lift_constants: bool, return_nothing: bool) -> 
             new[node] = lifted[node.target]
         elif node.op in ("get_attr", "call_function"):
             new[node] = form.node_copy(node, new.__getitem__)
-    (output,) = [node for node in old.nodes if node.op == "output"]
-    values = [new[v] for v in output.args[0]]
+    values = [new[v] for v in outputs(old)]
     for i, place in places.items():
         form.call_function(_COPY, (place, values[i]))
     form.output(tuple(v for i, v in enumerate(values) if i not in places))

@@ -15,6 +15,7 @@ from pyro_klmodes.engine.backends.arrange import Arranged
 from pyro_klmodes.engine.backends.liveness import last_used_by
 from pyro_klmodes.engine.backends.program import Program
 from pyro_klmodes.engine.backends.short_cuts import short_cuts
+from pyro_klmodes.engine.graphs.parts import placeholders
 
 __all__ = ["interpreted"]
 
@@ -45,7 +46,7 @@ def _lines(arranged: Arranged, examples: Sequence[Tensor], scope: dict[str, Any]
     nodes = list(arranged.graph.graph.nodes)
     functions, done = short_cuts(arranged.graph, examples), last_used_by(arranged.graph.graph)
     names = {node: f"v{i}" for i, node in enumerate(nodes)}
-    inputs = [names[node] for node in nodes if node.op == "placeholder"]
+    inputs = [names[node] for node in placeholders(arranged.graph)]
     lines = [f"{', '.join(inputs)}, = inputs"] if inputs else []
 
     def write(value: Any) -> str:

@@ -63,6 +63,12 @@ class Aliases:
         """Whether an output shares memory with a node's result."""
         return self._root(node) in self._returned
 
+    def replacing(self, node: Node, by: Node) -> Aliases:
+        """Let the users of a node use another one; the relations as they are then."""
+        returned = self.is_returned(node)
+        node.replace_all_uses_with(by)
+        return Aliases(node.graph) if returned else self
+
 
 def written_arguments(node: Node) -> Iterator[Node]:
     """The arguments that a call writes to."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from pyro_klmodes.engine.graphs.operations import ignores_strides, is_view_op
+from pyro_klmodes.engine.graphs.parts import ancestors
 from pyro_klmodes.engine.graphs.values import val
 
 __all__ = ["is_worth_keeping"]
@@ -42,22 +43,10 @@ def _is_costly(node: Node, leaves: Collection[Node]) -> bool:
     """Whether anything on the way from the leaves is more than arithmetic."""
     return any(
         n.target in _COSTLY or not (ignores_strides(n) or is_view_op(n) or n.target in _CHEAP)
-        for n in _way(node, leaves)
+        for n in ancestors([node], leaves)
         if n.op == "call_function"
     )
 
 
 def _sources(node: Node, leaves: Collection[Node]) -> list[Tensor]:
-    return [val(n) for n in _way(node, leaves) if n.op != "call_function"]
-
-
-def _way(node: Node, leaves: Collection[Node]) -> set[Node]:
-    found: set[Node] = set()
-    left = [node]
-    while left:
-        at = left.pop()
-        if at not in found:
-            found.add(at)
-            if at not in leaves:
-                left.extend(at.all_input_nodes)
-    return found
+    return [val(n) for n in ancestors([node], leaves) if n.op != "call_function"]

@@ -126,29 +126,25 @@ def function_of_a_module_exchanged():
     return annealed(model, at_once(lambda info: setattr(model, "link", torch.sin)))
 
 
+class WithFactor:
+    """A model that reads a tensor which is an attribute."""
+
+    def __init__(self):
+        self.factor = torch.tensor(0.5)
+
+    def __call__(self, y):
+        normal_mean(y, self.factor)
+
+
 @constructs.given_up("attribute 'factor' of|'factor'")
 def tensor_attribute_changed_in_place():
-    class Model:
-        def __init__(self):
-            self.factor = torch.tensor(0.5)
-
-        def __call__(self, y):
-            normal_mean(y, self.factor)
-
-    model = Model()
+    model = WithFactor()
     return annealed(model, at_once(lambda info: model.factor.fill_(0.9)))
 
 
 @constructs.given_up("attribute 'factor' of")
 def tensor_attribute_replaced():
-    class Model:
-        def __init__(self):
-            self.factor = torch.tensor(0.5)
-
-        def __call__(self, y):
-            normal_mean(y, self.factor)
-
-    model = Model()
+    model = WithFactor()
     return annealed(model, at_once(lambda info: setattr(model, "factor", torch.tensor(0.9))))
 
 

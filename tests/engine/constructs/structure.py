@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from pyro_klmodes import ReverseKL
 from pyro_klmodes.inference import by_index
 from tests.engine.constructs.case import Case, Constructs
+from tests.engine.runs import encoder, local
 
 constructs = Constructs()
 
@@ -60,18 +61,8 @@ def batches_by_index():
 
 @constructs.compiled
 def data_loader_with_a_last_short_batch():
-    def model(y):
-        with pyro.plate("data", len(y)):
-            z = pyro.sample("z", dist.Normal(0.0, 1.0))
-            pyro.sample("y", dist.Normal(z, 1.0), obs=y)
-
-    def guide(y):
-        slope = pyro.param("slope", torch.tensor(0.1))
-        with pyro.plate("data", len(y)):
-            pyro.sample("z", dist.Normal(slope * y, 0.7))
-
     loader = DataLoader(TensorDataset(points(7)), batch_size=3, shuffle=True)
-    return Case(model, guide, steps=None, options={"batches": loader, "epochs": 4})
+    return Case(local, encoder, steps=None, options={"batches": loader, "epochs": 4})
 
 
 @constructs.compiled

@@ -34,10 +34,7 @@ def merge_common_subexpressions(graph: GraphModule) -> GraphModule:
         kept = first.setdefault(key, node)
         if kept is node or (aliases.is_returned(kept) and aliases.is_returned(node)):
             continue
-        returned = aliases.is_returned(node)
-        node.replace_all_uses_with(kept)
-        if returned:
-            aliases = Aliases(graph.graph)
+        aliases = aliases.replacing(node, kept)
     return graph
 
 

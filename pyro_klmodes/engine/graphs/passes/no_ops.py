@@ -51,10 +51,7 @@ def remove_no_ops(graph: GraphModule) -> GraphModule:
         if is_op(node, *_ALIASES, *_VIEWS):
             node.replace_all_uses_with(source)
         elif _may_share(aliases, graph, node, source):
-            returned = aliases.is_returned(node)
-            node.replace_all_uses_with(source)
-            if returned:
-                aliases = Aliases(graph.graph)
+            aliases = aliases.replacing(node, source)
     return graph
 
 
