@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,51 +12,87 @@ from torch.fx import GraphModule, Node
 
 from pyro_klmodes.engine.graphs.values import outputs
 
-__all__ = ["Noise"]
+__all__ = ["Fill", "Noise"]
 
 _ATEN = torch.ops.aten
-#: torch fills normal numbers one by one below this size, and in blocks of it from there on
+#: torch fills memory without gaps one by one below this size, and in blocks of it from there on
 _BLOCK = 16
 _FRESH = (_ATEN.empty.memory_format, _ATEN.empty_like.default, _ATEN.new_empty.default)
+
+
+class Fill(NamedTuple):
+    """One call of the generator.
+
+    Attributes:
+        size: how many numbers it gives.
+        one_by_one: whether they are made as those of small tensors are.
+    """
+
+    size: int
+    one_by_one: bool
+
+    @classmethod
+    def of(cls, size: int) -> Fill:
+        """That of a draw of so many numbers."""
+        return cls(size, one_by_one=size < _BLOCK)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether many of them are one longer fill."""
+        return self.one_by_one or self.size % _BLOCK == 0
+
+    def joined(self, other: Fill) -> Fill | None:
+        """Itself and the next one as one fill; None if that would be other numbers."""
+        if not (self.repeats and other.repeats) or self.one_by_one != other.one_by_one:
+            return None
+        return Fill(self.size + other.size, self.one_by_one)
+
+    def draw(self, count: int, dtype: torch.dtype) -> Tensor:  # (count, size)
+        """The numbers of so many calls; of a single one unless it ``repeats``."""
+        if not self.one_by_one:
+            return torch.randn(count, self.size, dtype=dtype)
+        # torch fills memory with gaps one by one, however much there is
+        with_gaps = torch.empty(count * self.size, 2, dtype=dtype)
+        return with_gaps[:, 0].normal_().reshape(count, self.size)
 
 
 @dataclass(frozen=True)
 class Noise:
     """Standard normal draws of known shapes, one after the other.
 
-    Consecutive draws are one call where that consumes the generator alike: fewer than 16 numbers
-    in all, or every draw a multiple of 16.
+    Consecutive draws are one call where that consumes the generator alike: all of them smaller
+    than 16 numbers, or every draw a multiple of 16.
 
     Attributes:
         shapes: of the draws.
         dtype: theirs.
-        groups: how many numbers each call gives.
+        fills: the calls.
 
     Example:
         >>> noise = Noise.of_shapes([(), (3,)], torch.float32)
         >>> _ = torch.manual_seed(0)
         >>> apart = torch.randn(()), torch.randn(3)
         >>> _ = torch.manual_seed(0)
-        >>> together = noise.split(noise.rows(1)[0])
-        >>> all(torch.equal(a, b) for a, b in zip(apart, together, strict=True)), noise.groups
-        (True, (4,))
+        >>> together = noise.split(noise.once())
+        >>> all(torch.equal(a, b) for a, b in zip(apart, together, strict=True))
+        True
+        >>> noise.fills
+        (Fill(size=4, one_by_one=True),)
     """
 
     shapes: tuple[tuple[int, ...], ...]
     dtype: torch.dtype
-    groups: tuple[int, ...]
+    fills: tuple[Fill, ...]
 
     @classmethod
     def of_shapes(cls, shapes: Sequence[Sequence[int]], dtype: torch.dtype) -> Noise:
         """Plan the calls for some draws."""
-        groups: list[list[int]] = []
+        fills: list[Fill] = []
         for shape in shapes:
-            size = torch.Size(shape).numel()
-            if groups and _may_join([*groups[-1], size]):
-                groups[-1].append(size)
-            else:
-                groups.append([size])
-        return cls(tuple(tuple(s) for s in shapes), dtype, tuple(sum(g) for g in groups))
+            fill = Fill.of(torch.Size(shape).numel())
+            joined = fills[-1].joined(fill) if fills else None
+            fills[-1:] = [*fills[-1:], fill] if joined is None else [joined]
+        return cls(tuple(tuple(s) for s in shapes), dtype, tuple(fills))
 
     @classmethod
     def of(cls, prelude: GraphModule) -> Noise | None:
@@ -72,18 +108,22 @@ class Noise:
             return None
         return cls.of_shapes([v.shape for v in values], values[0].dtype)
 
-    def rows(self, count: int) -> list[list[Tensor]]:
-        """Draw for so many steps: the results of the calls, step by step."""
-        if len(self.groups) == 1 and self.groups[0] % _BLOCK == 0:
-            return [[row] for row in torch.randn(count, self.groups[0], dtype=self.dtype).unbind(0)]
-        return [[torch.randn(n, dtype=self.dtype) for n in self.groups] for _ in range(count)]
+    def columns(self, count: int) -> list[Sequence[Tensor]]:
+        """Draw for so many steps: for every call its results, step by step."""
+        if len(self.fills) == 1 and self.fills[0].repeats:
+            return [self.fills[0].draw(count, self.dtype).unbind(0)]
+        return list(zip(*(self.once() for _ in range(count)), strict=True))
+
+    def once(self) -> list[Tensor]:
+        """Draw for one step: the results of the calls."""
+        return [fill.draw(1, self.dtype)[0] for fill in self.fills]
 
     def places(self) -> list[tuple[int, int, int]]:
         """For every draw the call that gives it, and where it begins and ends in its result."""
         found, group, start = [], 0, 0
         for shape in self.shapes:
             size = torch.Size(shape).numel()
-            if start + size > self.groups[group]:
+            if start + size > self.fills[group].size:
                 group, start = group + 1, 0
             stop = start + size
             found.append((group, start, stop))
@@ -96,10 +136,6 @@ class Noise:
             row[group][start:stop].view(shape)
             for (group, start, stop), shape in zip(self.places(), self.shapes, strict=True)
         ]
-
-
-def _may_join(sizes: Sequence[int]) -> bool:
-    return sum(sizes) < _BLOCK or all(size % _BLOCK == 0 for size in sizes)
 
 
 def _is_standard_normal(node: Node) -> bool:

@@ -50,13 +50,13 @@ class Rule:
             rate: the learning rate before them.
         """
         steps = range(done + 1, done + count + 1)
-        rows = []
-        # number by number, so that it does not matter in how many runs steps are taken
+        # Number by number, so that it does not matter in how many runs steps are taken. All in one
+        # list: thousands of lists wake Python's garbage collector.
+        flat: list[float] = []
         for t, now in zip(steps, self.rates(rate, count), strict=True):
-            first, second = (1.0 - beta**t for beta in self.betas)
-            root = math.sqrt(second)
-            rows.append([now / first, root] if self.clip is None else [now * root / first, 1.0])
-        return torch.tensor(rows, dtype=torch.float64).reshape(count, 2)
+            first, root = 1.0 - self.betas[0] ** t, math.sqrt(1.0 - self.betas[1] ** t)
+            flat += (now / first, root) if self.clip is None else (now * root / first, 1.0)
+        return torch.tensor(flat, dtype=torch.float64).reshape(count, 2)
 
     def rates(self, rate: float, count: int) -> list[float]:
         """The learning rates of the next steps, after one of ``rate``."""

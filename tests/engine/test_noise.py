@@ -27,7 +27,7 @@ def test_joined_draws_are_those_of_single_calls(shapes, dtype, steps):
     apart = [[torch.randn(s, dtype=dtype) for s in shapes] for _ in range(steps)]
     after = torch.get_rng_state()
     torch.manual_seed(3)
-    together = [noise.split(row) for row in noise.rows(steps)]
+    together = [noise.split(row) for row in zip(*noise.columns(steps), strict=True)]
     assert torch.equal(torch.get_rng_state(), after)
     for a, b in zip(apart, together, strict=True):
         assert all(torch.equal(x, y) and x.shape == y.shape for x, y in zip(a, b, strict=True))
@@ -40,11 +40,12 @@ def test_joined_draws_are_those_of_single_calls(shapes, dtype, steps):
         ([(16,), (16,), (128,)], (160,)),
         ([(1,), (25,)], (1, 25)),
         ([(1,)] * 4 + [(85,)], (4, 85)),
-        ([(8,), (8,)], (8, 8)),
+        ([(8,), (8,)], (16,)),
+        ([(8,), (8,), (16,)], (16, 16)),
     ],
 )
 def test_only_calls_that_consume_the_generator_alike_are_joined(shapes, groups):
-    assert Noise.of_shapes(shapes, torch.float32).groups == groups
+    assert tuple(f.size for f in Noise.of_shapes(shapes, torch.float32).fills) == groups
 
 
 def prelude_of(step, *inputs):
