@@ -23,6 +23,7 @@ from pyro_klmodes.tracing.handlers import (
     is_delta,
     is_latent,
 )
+from pyro_klmodes.tracing.own_noise import KeepNoise
 from pyro_klmodes.tracing.particles import Particles
 from pyro_klmodes.tracing.plates import PARTICLES
 from pyro_klmodes.tracing.terms import Term
@@ -190,8 +191,7 @@ def run_guide(
     with ExitStack() as stack:
         if fixed:
             stack.enter_context(FixValues(fixed))
-        if detach:
-            stack.enter_context(CutDraws())
+        stack.enter_context(CutDraws() if detach else KeepNoise())
         tracer = stack.enter_context(poutine.trace())
         with particles.plate():
             pair.guide(*pair.args, **pair.kwargs)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_klmodes.guides.joint.base import ChainDensity, JointFamily
 from pyro_klmodes.guides.joint.radial import Gaussian, Radial, RadialLaw
-from pyro_klmodes.guides.joint.scale_base import Scale
+from pyro_klmodes.guides.joint.scale_base import Scale, TriangularScale
 from pyro_klmodes.guides.joint.scales import Full, ScaleStructure
 
 __all__ = ["Elliptical", "EllipticalDensity", "log_prefixes"]
@@ -31,13 +31,23 @@ def log_prefixes(
     Leading coordinates of an elliptical vector have the leading block of the scale and, if it is
     Student-t, the same degrees of freedom.
     """
-    squared, volume = scale.prefixes(delta, ends)
-    sizes = torch.tensor(ends, dtype=delta.dtype, device=delta.device)
+    return _log_density(radial, scale.prefixes(delta, ends), ends)
+
+
+def _log_density(
+    radial: Radial,
+    prefixes: tuple[Tensor, Tensor],  # (*batch, len(ends)), (*lead, len(ends))
+    ends: Sequence[int],
+) -> Tensor:  # (*batch, len(ends))
+    squared, volume = prefixes
+    sizes = torch.tensor(ends, dtype=squared.dtype, device=squared.device)
     return radial.log_density(squared, volume, sizes)
 
 
 class EllipticalDensity(ChainDensity):
     """A Gaussian or Student-t density at the current parameters.
+
+    It knows the density of its last draw from the noise, which saves to solve for it.
 
     Attributes:
         loc: location, ``(D,)``.
@@ -54,6 +64,7 @@ class EllipticalDensity(ChainDensity):
         self.loc = loc
         self.scale = scale
         self.radial = radial
+        self._own: tuple[Tensor, Tensor] | None = None  # the draw and its residuals
 
     def rsample(
         self,
@@ -64,7 +75,10 @@ class EllipticalDensity(ChainDensity):
         noise = torch.randn(
             (*shape, self.scale.noise_size), dtype=self.loc.dtype, device=self.loc.device
         )
-        return self.loc + self.radial.stretch(shape).unsqueeze(-1) * self.scale.draw(noise)
+        stretch = self.radial.stretch(shape).unsqueeze(-1)
+        u = self.loc + stretch * self.scale.draw(noise)
+        self._own = u, stretch * noise
+        return u
 
     def log_prefixes(
         self,
@@ -72,7 +86,14 @@ class EllipticalDensity(ChainDensity):
         ends: Sequence[int],
     ) -> Tensor:  # (*batch, len(ends))
         """Log-density of the first e coordinates, for every e of ``ends``."""
-        return log_prefixes(self.scale, self.radial, u - self.loc, ends)
+        if (
+            self._own is None
+            or u is not self._own[0]
+            or not isinstance(self.scale, TriangularScale)
+        ):
+            return log_prefixes(self.scale, self.radial, u - self.loc, ends)
+        residuals = self._own[1][..., : ends[-1]]
+        return _log_density(self.radial, self.scale.prefixes_of(residuals, ends), ends)
 
     def quantiles(
         self,

@@ -91,10 +91,17 @@ class TriangularScale(Scale):
         delta: Tensor,  # (*batch, *lead, D)
         ends: Sequence[int],
     ) -> tuple[Tensor, Tensor]:  # (*batch, *lead, len(ends)), (*lead, len(ends))
+        """Those of the residuals."""
+        return self.prefixes_of(self.residuals(delta[..., : ends[-1]]), ends)
+
+    def prefixes_of(
+        self,
+        residuals: Tensor,  # (*batch, *lead, m)
+        ends: Sequence[int],
+    ) -> tuple[Tensor, Tensor]:  # (*batch, *lead, len(ends)), (*lead, len(ends))
         """Leading blocks of L are the factors of leading blocks of S, so plain sums do."""
-        last = ends[-1]
-        squares = self.residuals(delta[..., :last]).square()
-        return prefix_sums(squares, ends), prefix_sums(self.sd[..., :last].log(), ends)
+        volumes = prefix_sums(self.sd[..., : ends[-1]].log(), ends)
+        return prefix_sums(residuals.square(), ends), volumes
 
     def triangular(self) -> TriangularScale:
         """The scale itself."""
