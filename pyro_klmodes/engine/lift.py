@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import reduce
 
 import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_klmodes.engine.calls import Arguments
 from pyro_klmodes.engine.causes import cause_of, place_of
@@ -20,6 +20,7 @@ from pyro_klmodes.engine.errors import CannotLift
 from pyro_klmodes.engine.escapes import NoEscape
 from pyro_klmodes.engine.graphs.passes.dead_code import drop_dead_code
 from pyro_klmodes.engine.parameters import Parameters
+from pyro_klmodes.engine.record import record
 from pyro_klmodes.engine.soundness import (
     Constant,
     Pinned,
@@ -134,8 +135,9 @@ def lift(pair: Pair, loss: DivergenceLoss, parameters: Parameters) -> Lifted:
             found: Iterator[Tensor | None] = iter([None] * len(learned))
             if value.requires_grad:
                 found = iter(torch.autograd.grad(value, learned, allow_unused=True))
-        for good in collected.found:  # eager code would raise an error
-            value = torch.where(good.all(), value, math.nan)
+        if collected.found:  # eager code would raise an error
+            good = reduce(torch.bitwise_and, [each.all() for each in collected.found])
+            value = torch.where(good, value, math.nan)
         gradients = [next(found) if leaf.requires_grad else None for leaf in leaves]
         moved[:] = [g is not None for g in gradients]
         return (value.detach(), *[g for g in gradients if g is not None])
@@ -143,13 +145,12 @@ def lift(pair: Pair, loss: DivergenceLoss, parameters: Parameters) -> Lifted:
     def _pairs(params: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(params, parameters.leaves, strict=True)
 
-    # each input a tensor of its own: tracing knows inputs by which tensor they are
     settings = torch.tensor(list(dials.values()), dtype=torch.float64)
     inputs = [x.detach() for x in (*parameters.leaves, settings, *arguments.tensors)]
     with same_random_state(), poutine.block(), parameters.unchanged(), torch.enable_grad():
         try:
             with pyro.validation_enabled(is_validate=False):
-                graph = make_fx(step)(*inputs)
+                graph = record(step, inputs)
         except CannotLift as error:
             raise CannotLift(f"{error}{place_of(error)}") from error
         except Exception as error:  # whatever a model does to a tensor that is being watched

@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from pyro_klmodes.engine.backends import Program, Tier, build
+from pyro_klmodes.engine.graphs.alike import join_many_terms, merge_alike
 from pyro_klmodes.engine.graphs.clean import clean
 from pyro_klmodes.engine.graphs.parts import placeholders
+from pyro_klmodes.engine.graphs.passes.dead_code import drop_dead_code
 from pyro_klmodes.engine.graphs.split import drop_unused_inputs, split_invariant, split_random
 from pyro_klmodes.engine.graphs.values import refresh
 from pyro_klmodes.engine.noise import Noise
@@ -55,6 +57,7 @@ class SplitStep:
         if self._noise is not None:
             _take_noise_joined(body, self._noise)
             refresh(body, [*inputs, *draws])
+        body = _without_loops(body)
         parts = split_invariant(body, range(len(changing), len(inputs)))
         self._once = build(parts.once, data, "graph")
         with torch.no_grad():
@@ -87,7 +90,7 @@ class SplitStep:
     def draws(self, changing: Sequence[Tensor], data: Sequence[Tensor]) -> list[Tensor]:
         """The random numbers of one step, as the program takes them."""
         if self._noise is not None:
-            return self._noise.rows(1)[0]
+            return self._noise.once()
         return self._draw([*changing, *data])
 
     def run(
@@ -105,7 +108,7 @@ class SplitStep:
     def loop(
         self,
         changing: Sequence[Tensor],
-        columns: Mapping[int, Sequence[Tensor]],
+        columns: Mapping[int, Tensor],
         data: Sequence[Tensor],
         count: int,
     ) -> list[list[Tensor]]:
@@ -113,32 +116,41 @@ class SplitStep:
 
         Args:
             changing: what changes, with the state among it.
-            columns: by its position among ``changing``, what has another value in every step.
+            columns: by its position among ``changing``, what has another value in every step, in
+                rows.
             data: of all steps.
             count: how many.
         """
         inputs = [*changing, *data]
-        rows = None if self._noise is None else self._noise.rows(count)
-        drawn = self.draws(changing, data) if rows is None else rows[0]
+        noise = None if self._noise is None else self._noise.columns(count)
+        drawn = self.draws(changing, data) if noise is None else [column[0] for column in noise]
         template = [*inputs, *drawn, *self._once(list(data))]
         arguments = [template[i] for i in self._taken]
         slot = {place: i for i, place in enumerate(self._taken)}
-        steps = [(slot[place], column) for place, column in columns.items() if place in slot]
-        if rows is not None:
-            noise = enumerate(zip(*rows, strict=True), start=len(inputs))
-            steps += [(slot[place], column) for place, column in noise if place in slot]
+        steps: list[tuple[int, Sequence[Tensor]]] = [
+            (slot[place], column.unbind(0)) for place, column in columns.items() if place in slot
+        ]
+        for place, column in enumerate(noise or (), start=len(inputs)):
+            if place in slot:
+                steps.append((slot[place], column))
         results = []
         for k in range(count):
             for i, column in steps:
                 arguments[i] = column[k]
-            if rows is None and k > 0:
-                for place, column in columns.items():
-                    inputs[place] = column[k]
+            if noise is None and k > 0:
+                for place, rows in columns.items():
+                    inputs[place] = rows[k]
                 for place, draw in enumerate(self._draw(inputs), start=len(inputs)):
                     if place in slot:
                         arguments[slot[place]] = draw
             results.append(self._run(arguments))
         return results
+
+
+def _without_loops(body: GraphModule) -> GraphModule:
+    """The same with what is done again and again done at once."""
+    merged = merge_alike(body)
+    return body if merged is body else drop_dead_code(join_many_terms(drop_dead_code(merged)))
 
 
 def _take_noise_joined(body: GraphModule, noise: Noise) -> None:
@@ -148,7 +160,7 @@ def _take_noise_joined(body: GraphModule, noise: Noise) -> None:
     draws = inputs[len(inputs) - len(noise.shapes) :]
     joined = []
     last = inputs[-1]
-    for i in range(len(noise.groups)):
+    for i in range(len(noise.fills)):
         with graph.inserting_after(last):
             last = graph.placeholder(f"noise_{i}")
         joined.append(last)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx import Graph, GraphModule
 
 from pyro_klmodes.engine.denormals import flushed
+from pyro_klmodes.engine.graphs.parts import inline, placeholders
 from pyro_klmodes.engine.lift import Lifted
 from pyro_klmodes.engine.packing import Packing
+from pyro_klmodes.engine.record import record
 from pyro_klmodes.engine.split_step import SplitStep
 from pyro_klmodes.engine.updates import Rule
 from pyro_klmodes.engine.verify import Gradient
-from pyro_klmodes.tracing.randomness import same_random_state
 
 __all__ = ["GradientStep", "UpdateStep"]
 
@@ -66,26 +68,51 @@ class UpdateStep:
         state = self._packing.pack(moving)
         count = len(state)
 
-        def step(*flat: Tensor) -> tuple[Tensor, ...]:
-            p, m, v = (flat[i * count : (i + 1) * count] for i in range(3))
-            factors, settings, *rest = flat[3 * count :]
-            others = iter(rest[: len(still)])
-            now = iter(self._packing.unpack(p))
-            params = [next(now) if moves else next(others) for moves in self._moved]
-            loss, *found = lifted.graph(*params, settings, *rest[len(still) :])
-            gradients = self._packing.pack(found)
-            moved = [rule(*each, factors) for each in zip(p, gradients, m, v, strict=True)]
-            return (loss, *(x for kind in zip(*moved, strict=True) for x in kind))
-
-        # each input a tensor of its own: tracing knows inputs by which tensor they are
+        # each input a tensor of its own: recording knows inputs by which tensor they are
         zeros = [torch.zeros_like(x) for _ in range(2) for x in state]
         changing = [*state, *zeros, rule.factors(0, 1, 0.1)[0], lifted.example, *still]
         data = [x.detach() for x in lifted.arguments.tensors]
-        with torch.no_grad(), same_random_state():
-            graph = make_fx(step)(*changing, *data)
+        with torch.no_grad():
+            graph = self._graph(lifted.graph, rule, [*state, *zeros], changing[3 * count], moving)
         # results are the loss and the new state, which takes the place of the old one
         in_place = {1 + i: i for i in range(3 * count)}
         self.split = SplitStep(graph, changing, data, in_place)
+
+    def _graph(
+        self,
+        loss: GraphModule,
+        rule: Rule,
+        state: Sequence[Tensor],
+        factors: Tensor,  # (2,)
+        moving: Sequence[Tensor],
+    ) -> GraphModule:
+        """From state, factors, dials, parameters that stay and data to loss and new state."""
+        count = len(state) // 3
+
+        def unpack(*p: Tensor) -> tuple[Tensor, ...]:
+            return tuple(self._packing.unpack(p))
+
+        def move(*flat: Tensor) -> tuple[Tensor, ...]:
+            p, m, v = (flat[i * count : (i + 1) * count] for i in range(3))
+            gradients = self._packing.pack(flat[3 * count + 1 :])
+            moved = [rule(*each, flat[3 * count]) for each in zip(p, gradients, m, v, strict=True)]
+            return tuple(x for kind in zip(*moved, strict=True) for x in kind)
+
+        graph, held = Graph(), dict[str, Any]()
+        named = [graph.placeholder(f"state_{i}") for i in range(len(state))]
+        now = iter(inline(graph, held, record(unpack, state[:count]), named[:count]))
+        by = graph.placeholder("factors")
+        dials = graph.placeholder("dials")
+        params = [
+            next(now) if m else graph.placeholder(f"still_{i}") for i, m in enumerate(self._moved)
+        ]
+        rest = [
+            graph.placeholder(f"data_{i}") for i in range(len(placeholders(loss)) - len(params) - 1)
+        ]
+        value, *found = inline(graph, held, loss, [*params, dials, *rest])
+        moved = record(move, [*state, factors, *(torch.zeros_like(x) for x in moving)])
+        graph.output((value, *inline(graph, held, moved, [*named, by, *found])))
+        return GraphModule(held, graph)
 
     def __call__(
         self,
@@ -108,7 +135,7 @@ class UpdateStep:
             first = len(state)
             results = self.split.loop(
                 [*state, factors[0], settings[0], *still],
-                {first: factors.unbind(0), first + 1: settings.unbind(0)},
+                {first: factors, first + 1: settings},
                 data,
                 len(factors),
             )

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch.fx import Graph, GraphModule, Node
 
-from pyro_klmodes.engine.graphs.values import constant
+from pyro_klmodes.engine.graphs.values import constant, outputs
 
-__all__ = ["ancestors", "copy_part", "placeholders"]
+__all__ = ["ancestors", "copy_part", "inline", "placeholders"]
 
 
 def placeholders(graph: GraphModule) -> list[Node]:
@@ -66,3 +66,28 @@ def copy_part(
                 copies[node].target, attributes[name] = name, constant(graph.graph, node)
     part.output(tuple(copies[n] if isinstance(n, Node) else n for n in returned))
     return GraphModule(attributes, part)
+
+
+def inline(
+    whole: Graph,
+    attributes: dict[str, Any],
+    piece: GraphModule,
+    inputs: Sequence[Node],
+) -> list[Any]:
+    """Append all of a graph to a larger one, and give back the nodes of what it returns.
+
+    Args:
+        whole: what is appended to.
+        attributes: the constants of the whole by name; those of the piece are added.
+        piece: left as it is.
+        inputs: nodes of the whole that take the place of the inputs of the piece.
+    """
+    copies = dict(zip(placeholders(piece), inputs, strict=True))
+    for node in piece.graph.nodes:
+        if node.op == "get_attr":
+            name = f"_held{len(attributes)}"
+            attributes[name] = constant(piece.graph, node)
+            copies[node] = whole.get_attr(name)
+        elif node.op == "call_function":
+            copies[node] = whole.node_copy(node, copies.__getitem__)
+    return [copies[n] if isinstance(n, Node) else n for n in outputs(piece.graph)]

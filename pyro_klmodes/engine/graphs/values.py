@@ -16,6 +16,7 @@ __all__ = [
     "add_constant",
     "constant",
     "evaluate",
+    "infer",
     "outputs",
     "refresh",
     "same_layout",
@@ -50,6 +51,22 @@ def refresh(graph: GraphModule, examples: Sequence[Tensor]) -> None:
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         _Recorder(graph).run(*[x.detach().clone() for x in examples])
+
+
+def infer(graph: GraphModule, examples: Sequence[Tensor]) -> None:
+    """Write down what every node's result is like without computing it, or drawing anything.
+
+    Raises:
+        NotImplementedError, RuntimeError: if that takes numbers.
+    """
+    inputs = iter(examples)
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            node.meta["val"] = _without_data(next(inputs))
+        elif node.op == "get_attr":
+            node.meta["val"] = _without_data(constant(graph.graph, node))
+        elif node.op == "call_function":
+            node.meta["val"] = evaluate(node.target, node.args, node.kwargs)
 
 
 def same_layout(a: Any, b: Any) -> bool:

@@ -6,6 +6,7 @@ import torch
 from pyro_klmodes.engine.graphs.passes.no_ops import remove_no_ops
 from tests.engine.graphs.made import after, aten, calls, graph_of, run, with_special_values
 
+NEVER = torch.zeros(7) > 1
 GONE = {
     "detach": lambda x: x.detach(),
     "alias": lambda x: aten.alias.default(x),
@@ -24,6 +25,8 @@ GONE = {
     "to the same dtype": lambda x: aten._to_copy.default(x, dtype=x.dtype),
     "permute": lambda x: aten.permute.default(x, [0]),
     "slice": lambda x: aten.slice.Tensor(x, 0, 0, 7),
+    "choice by a truth": lambda x: torch.where(torch.tensor(True), x, torch.tensor(0.0).to(x)),
+    "choice by an untruth": lambda x: torch.where(NEVER, torch.tensor(0.0).to(x), x),
 }
 STAYS = {
     "plus zero": lambda x: x + 0.0,
@@ -34,6 +37,9 @@ STAYS = {
     "expand to more": lambda x: x.expand(2, 7),
     "a sum of one": lambda x: x.view(7, 1).sum(1),
     "flip": lambda x: x.flip(0),
+    "a choice that is open": lambda x: torch.where(torch.arange(7) > 3, x, 2 * x),
+    "a choice of more": lambda x: torch.where(torch.ones(2, 7) > 0, x, 2 * x),
+    "all of integers": lambda x: (x[0] * 0 + 3).to(torch.uint8).all(),
 }
 
 
@@ -105,3 +111,16 @@ def test_a_copy_of_what_is_written_to_stays():
         return (z.cos(), y.sin())
 
     assert "clone.default" in calls(after(remove_no_ops, function, torch.randn(3)))
+
+
+def test_what_always_holds_takes_no_part_in_a_conjunction():
+    true, false = torch.tensor(True), torch.tensor(False)
+
+    def function(x):
+        good = (x > 0).all()
+        return (good & true & good.all(), good & false, (x > 0) & true)
+
+    graph = after(remove_no_ops, function, torch.randn(3))
+    assert [c.split(".")[0] for c in calls(graph)] == [
+        *("gt", "all", "bitwise_and", "bitwise_and", "gt")
+    ]

@@ -9,6 +9,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from pyro_klmodes.engine.graphs.aliases import Aliases
+from pyro_klmodes.engine.graphs.decided import decided
 from pyro_klmodes.engine.graphs.operations import is_op
 from pyro_klmodes.engine.graphs.values import same_layout, val
 
@@ -33,20 +34,21 @@ def remove_no_ops(graph: GraphModule) -> GraphModule:
     """Let users of a no-op use its argument, in place.
 
     Detached results, views of the same shape, copies of the same dtype and layout, products with
-    one, sums with zero where no negative zero can come in (-0.0 + 0.0 is 0.0), powers of one. A
-    copy stays where it keeps memory apart: where something is written to, or where an output
-    would become an input, a constant or another output.
+    one, sums with zero where no negative zero can come in (-0.0 + 0.0 is 0.0), powers of one,
+    choices by constants. A copy stays where it keeps memory apart: where something is written to,
+    or where an output would become an input, a constant or another output.
     """
     aliases = Aliases(graph.graph)
     for node in list(graph.graph.nodes):
         if node.op != "call_function" or not node.args:
             continue
-        source = node.args[0]
+        choice = decided(graph, aliases, node)
+        source = choice or node.args[0]
         if _is_double_negation(node):
             source = source.args[0]
         if not isinstance(source, Node):
             source = _only_part(node)
-        if source is None or not _is_no_op(node, source):
+        if source is None or not _is_no_op(node, source, chosen=source is choice):
             continue
         if is_op(node, *_ALIASES, *_VIEWS):
             node.replace_all_uses_with(source)
@@ -55,11 +57,13 @@ def remove_no_ops(graph: GraphModule) -> GraphModule:
     return graph
 
 
-def _is_no_op(node: Node, source: Node) -> bool:
+def _is_no_op(node: Node, source: Node, *, chosen: bool) -> bool:
     if is_op(node, *_ALIASES):
         return True
     if not same_layout(val(node), val(source)):
         return False
+    if chosen or (is_op(node, aten.all.default) and val(node).dtype == torch.bool):
+        return True
     if is_op(node, *_VIEWS) or _is_double_negation(node) or _only_part(node) is source:
         return True
     if is_op(node, *_COPIES):

@@ -1,0 +1,47 @@
+"""Choices that a constant truth value decides once and for all."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import GraphModule, Node
+
+from pyro_klmodes.engine.graphs.aliases import Aliases
+from pyro_klmodes.engine.graphs.operations import is_op
+from pyro_klmodes.engine.graphs.values import constant, val
+
+__all__ = ["decided"]
+
+aten = torch.ops.aten
+_AND = (aten.bitwise_and.Tensor, aten.logical_and.default)
+
+
+def decided(graph: GraphModule, aliases: Aliases, node: Node) -> Node | None:
+    """The argument that a choice or a conjunction gives back; None if that is open.
+
+    Checks of supports are written so: most of them hold for every value.
+    """
+    if is_op(node, aten.where.self):
+        condition, yes, no = node.all_input_nodes if _all_different(node) else (None,) * 3
+        truth = _truth(graph, aliases, condition)
+        return None if truth is None else (yes if truth else no)
+    if is_op(node, *_AND) and _all_different(node):
+        one, other = node.all_input_nodes
+        for each, left in ((one, other), (other, one)):
+            if _truth(graph, aliases, each) and val(left).dtype == torch.bool:
+                return left
+    return None
+
+
+def _all_different(node: Node) -> bool:
+    return len(node.all_input_nodes) == len(node.args)
+
+
+def _truth(graph: GraphModule, aliases: Aliases, node: Node | None) -> bool | None:
+    """Whether a constant is true, or false, in every element."""
+    if node is None or node.op != "get_attr" or aliases.is_written(node):
+        return None
+    value = constant(graph.graph, node)
+    if value.dtype != torch.bool or value.numel() == 0:
+        return None
+    first = bool(value.flatten()[0])
+    return first if bool((value == first).all()) else None
