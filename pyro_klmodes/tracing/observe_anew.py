@@ -7,6 +7,8 @@ from typing import Any
 import pyro.distributions as dist
 from pyro.poutine.messenger import Messenger
 
+from pyro_klmodes.tracing.computed import is_deterministic
+
 __all__ = ["ObserveAnew"]
 
 
@@ -17,7 +19,7 @@ class ObserveAnew(Messenger):
     """
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if not msg["is_observed"] or msg["infer"].get("_deterministic", False):
+        if not msg["is_observed"] or is_deterministic(msg):
             return
         if isinstance(msg["fn"], dist.Unit):
             return

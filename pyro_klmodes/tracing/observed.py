@@ -15,6 +15,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyro_klmodes.tracing.computed import is_deterministic
 from pyro_klmodes.tracing.handlers import FixValues
 from pyro_klmodes.tracing.masks import mask_of
 from pyro_klmodes.tracing.plates import subsampled
@@ -61,7 +62,7 @@ def is_data(msg: Mapping[str, Any]) -> bool:
     """Whether a site observes a tensor: deterministic sites and factors do so in form only."""
     if not msg["is_observed"] or isinstance(msg["fn"], dist.Unit):
         return False
-    return not msg["infer"].get("_deterministic") and isinstance(msg["value"], Tensor)
+    return not is_deterministic(msg) and isinstance(msg["value"], Tensor)
 
 
 @same_random_state()

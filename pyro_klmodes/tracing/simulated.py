@@ -13,6 +13,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_klmodes.errors import NotDefined
+from pyro_klmodes.tracing.computed import is_deterministic
 from pyro_klmodes.tracing.handlers import is_latent
 from pyro_klmodes.tracing.observe_anew import ObserveAnew
 from pyro_klmodes.tracing.observed import Observed
@@ -38,7 +39,7 @@ class Simulated:
         return {
             n: s
             for n, s in self.trace.nodes.items()
-            if is_latent(s) and n not in self.observed and not s["infer"].get("_deterministic")
+            if is_latent(s) and n not in self.observed and not is_deterministic(s)
         }
 
 

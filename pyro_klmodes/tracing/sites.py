@@ -13,6 +13,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_klmodes.errors import UnsupportedStructure
+from pyro_klmodes.tracing.computed import is_deterministic
 from pyro_klmodes.tracing.prototype import indices_given
 from pyro_klmodes.tracing.randomness import same_random_state
 
@@ -119,7 +120,7 @@ def describe(
 
 def kind_of(site: Mapping[str, Any], known: Collection[str] | None) -> Kind:
     """What a sample site other than a plate's indices is there for."""
-    if site["infer"].get("_deterministic", False):
+    if is_deterministic(site):
         return "deterministic"
     if site["is_observed"]:
         return "factor" if isinstance(site["fn"], dist.Unit) else "observed"

@@ -15,6 +15,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_klmodes.errors import InvalidArgument, NoDensity, NonFiniteLoss
+from pyro_klmodes.tracing.computed import is_deterministic
 from pyro_klmodes.tracing.handlers import is_latent
 from pyro_klmodes.tracing.obs_mask import drawn_for
 from pyro_klmodes.tracing.outside_support import elementwise, outside_support
@@ -105,9 +106,7 @@ def scored_sites(trace: Trace) -> list[dict[str, Any]]:
     return [
         s
         for s in trace.nodes.values()
-        if s["type"] == "sample"
-        and not site_is_subsample(s)
-        and not s["infer"].get("_deterministic", False)
+        if s["type"] == "sample" and not site_is_subsample(s) and not is_deterministic(s)
     ]
 
 
