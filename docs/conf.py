@@ -63,6 +63,7 @@ html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {"footer_icons": []}
 html_css_files = ["site.css"]
+html_extra_path = ["_extra"]  # the figure to drag, beside the tutorials as in their folder
 html_static_path = [
     "_static",
     # one file that needs no other: formulas as drawings, without fonts to load

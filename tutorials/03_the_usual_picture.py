@@ -120,9 +120,10 @@ because[32] = (
 # %% mystnb={"image": {"alt": "Forward-KL fits end on one mode if particles are few"}}
 particles = sized((2, 5, 20, 100), (2, 100))
 starts = sized(("wide", "narrow"), ("wide",))
-steps, draws = sized((300, 2000), (250, 600))
+steps, draws = sized((300, 2000), (100, 600))
+adam = sized({"lr": 0.1}, {"lr": 0.2, "betas": (0.8, 0.95)})
 forward_fits = {
-    (K, start): algorithms.forward_fit(K, start, steps, draws)
+    (K, start): algorithms.forward_fit(K, start, steps, draws, adam)
     for K in particles
     for start in starts
 }
@@ -172,7 +173,7 @@ plt.show()
 terms = learning.three_terms()
 identity = terms["bound"] + terms["KL to the posterior"] - terms["log evidence"]
 halves = learning.free_energy()
-shared = learning.amortisation()
+shared = learning.amortisation(sized(200, 100))
 far_mode = modes.far_contamination()
 noisiest = collapse[noises[-1]]
 loss_of_bound = max(abs(c["likelihood"] - c["bound"]) for c in collapse.values())

@@ -162,7 +162,7 @@ def check_few_draws(names):
     assert cubo[2] < 0.75 < 1.15 < max(cubo.values())
     assert forward[2] < 0.75 < 0.97 < max(forward.values())
     # the IWAE shrinks too, but less; five seeds of 200 steps: .60 to .62 against .40 to .53, and
-    # the 80 steps of the short setting have not yet brought it there
+    # the 60 steps of the short setting have not yet brought it there
     assert by_count["IWAE"][2] > max(cubo[2], forward[2])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -16,7 +17,7 @@ STARTS = {"wide": (-0.8, 2.4), "narrow": (-2.6, 1.1)}
 
 
 def forward_fit(
-    particles: int, start: str, steps: int = 300, draws: int = 2000
+    particles: int, start: str, steps: int, draws: int, adam: dict[str, Any]
 ) -> tuple[float, float]:
     """Mean and sd of a normal fitted to 0.7 N(-3, 1) + 0.3 N(3, 1) by forward KL, K at a time.
 
@@ -33,7 +34,7 @@ def forward_fit(
         guide,
         ForwardKL(particles, num_outer=draws // particles),
         steps=steps,
-        optim=pyro.optim.ClippedAdam({"lr": 0.1, "lrd": 0.02 ** (1 / steps)}),
+        optim=pyro.optim.ClippedAdam({**adam, "lrd": 0.02 ** (1 / steps)}),
         progress=False,
     )
     return float(result.params["AutoNormal.locs.z"]), float(result.params["AutoNormal.scales.z"])

@@ -121,7 +121,7 @@ def densities() -> dict[str, object]:
     asked for, and the refusal returned.
     """
     model = gaussian_pair.model
-    side = torch.linspace(-8, 8, 161)
+    side = torch.linspace(-8, 8, 81)
     points = torch.cartesian_prod(side, side)
     with pyro.get_param_store().scope(), torch.no_grad():
         torch.manual_seed(0)

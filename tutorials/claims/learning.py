@@ -157,7 +157,7 @@ def _quantiles(number: int) -> Tensor:
     return (low + high) / 2
 
 
-def amortisation(num_data: int = 200, seed: int = 0) -> dict[str, float]:
+def amortisation(num_data: int, seed: int = 0) -> dict[str, float]:
     """Bounds of normals of their own for every datum, and of those that a small network gives.
 
     Points around a parabola, ``x ~ N((z / 2, z² / 2), 0.4²)``; the expectation of the bound is a
