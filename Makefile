@@ -40,9 +40,10 @@ lint: venv
 doctest: venv
 	$(BIN)/python -m pytest -q -n 2 --doctest-modules pyro_klmodes models
 
+# The tests of a module share its fixtures, so they stay in one process.
 test: lint doctest
 	@$(MAKE) --no-print-directory venv-arviz1 || echo "No ArviZ 1.x here: its tests will be skipped."
-	$(BIN)/python -m pytest -q -n 2 -m "not slow" tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope -m "not slow" tests
 
 test-slow: venv
 	$(BIN)/python -m pytest -q -n 2 -m slow tests
