@@ -27,6 +27,7 @@ class Findings:
         settled: split R-hat of the loss over the last half of training, None if unknown.
         worst_site: the site with the largest marginal k-hat, None if unknown.
         modes: number of modes found, None if nobody looked.
+        matches: whether the optimum of the loss has the posterior's moments, if the family can.
     """
 
     word: str
@@ -36,6 +37,7 @@ class Findings:
     settled: float | None = None
     worst_site: str | None = None
     modes: int | None = None
+    matches: bool = False
 
 
 def advice(found: Findings) -> tuple[str, ...]:
@@ -48,7 +50,8 @@ def advice(found: Findings) -> tuple[str, ...]:
     * Mass is missed: a mixture guide started at several modes (Morningstar et al., 2021), or a
       mass-covering loss with a start that is wide enough, in few dimensions.
     * The weights are good and the guide's moments are not: use the weighted draws (Vehtari et al.,
-      2024), or fit the guide by a forward divergence, whose optimum has the right moments.
+      2024), or fit the guide by a forward divergence, whose optimum has the right moments; if it
+      was, the last step is noisy: a falling learning rate or averages (Dhaka et al., 2020).
     * Few coordinates: a mass-covering loss or heavier tails. Many coordinates: reverse KL with a
       richer family; mass-covering losses fail there (Dhaka et al., 2021).
     * One site is worse than the others: reparameterise it (Papaspiliopoulos et al., 2007) or give
@@ -73,13 +76,19 @@ def _advice(found: Findings) -> Iterator[str]:
         return
     if found.word == "reweight":
         yield (
-            'Use the weighted draws: to_arviz(fit, resample="psis"), or diagnose(fit).moments for '
-            "moments."
+            'Use the weighted draws: to_arviz(result, resample="psis"), or '
+            "diagnose(result).moments for moments."
         )
-        yield (
-            "Or fit the guide by ForwardKL, whose optimum has the posterior's moments, started "
-            "from this fit."
-        )
+        if found.matches:
+            yield (
+                "Or take the noise out of the last step, which is all that a fit by this loss may "
+                "lack: let the learning rate fall, or average (callbacks=[AverageIterates()])."
+            )
+        else:
+            yield (
+                "Or fit the guide by ForwardKL, whose optimum has the posterior's moments, started "
+                "from this fit."
+            )
         return
     if found.word == "misses mass":
         if (found.modes or 0) > 1:

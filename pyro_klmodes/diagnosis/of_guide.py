@@ -39,6 +39,7 @@ __all__ = ["diagnose_guide"]
 
 # Losses whose optimum covers mass, by the names of their classes: Pyro's are among them.
 FORWARD = ("ForwardKL", "IWAE", "CUBO", "RenyiELBO", "ReweightedWakeSleep", "TailAdaptive")
+MATCHING = ("ForwardKL", "ScoreClimbing")  # the moments of the posterior, at their optimum
 FEWEST_STEPS = 100  # for the loss to be looked at
 BOOTSTRAP_ENTRIES, FEWEST_BOOTSTRAP, MOST_BOOTSTRAP = 40_000_000, 20, 200
 
@@ -103,6 +104,7 @@ def diagnose_guide(
         weights=weights,
         coordinates=sum(x[0].numel() for x in seen.values.values()),
         forward=posterior.attributes.get("loss") in FORWARD,
+        matches=posterior.attributes.get("loss") in MATCHING,
         settled=settled,
         worst_site=_worst_site(marginal, weights.k_hat_limit),
         modes=None if elsewhere.coverage is None else len(elsewhere.coverage.masses),

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from pyro_klmodes.diagnosis.advice import Findings, advice
 from pyro_klmodes.diagnosis.verdict import TrustedEvidence, WorstShift, undecided, verdict
 from pyro_klmodes.diagnosis.weight_summary import WeightSummary, summarise_weights
 
@@ -186,3 +187,14 @@ def test_a_shortfall_that_matters_and_may_be_chance_is_undecided(short, error, e
 def test_bad_weights_say_nothing_about_moments():
     bad = dataclasses.replace(GOOD, k_hat=0.9, effective_draws=60.0)
     assert verdict(bad, shift=WorstShift(0.0, "mu", 0.0, "mu")).word == "doubtful"
+
+
+@pytest.mark.parametrize(("matches", "remedy"), [(False, "ForwardKL"), (True, "AverageIterates")])
+def test_nobody_is_told_to_do_what_was_done(matches, remedy):
+    found = Findings("reweight", GOOD, coordinates=3, forward=matches, matches=matches)
+
+    weighted, other = advice(found)
+
+    assert 'to_arviz(result, resample="psis")' in weighted
+    assert remedy in other
+    assert ("ForwardKL" in other) is not matches

@@ -106,8 +106,7 @@ def test_the_one_line():
 
 def test_check_fit_and_draw():
     guide = AutoNormal(model, init_scale=1.0)
-    names = {"ForwardKL": ForwardKL, "values": torch.zeros(5)}
-    names = run(BLOCKS[1], model=model, guide=guide, data=DATA, **names)
+    names = run(BLOCKS[1], model=model, guide=guide, data=DATA, ForwardKL=ForwardKL)
     assert len(names["result"].losses) == SMALL
 
 
