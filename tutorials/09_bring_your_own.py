@@ -38,11 +38,15 @@ begin(seed=0)
 # ## A divergence in one function
 #
 # For every convex $f$ with $f(1) = 0$,
+#
 # $$D_f = \mathbb E_q\, f\!\left(\frac{p(z\mid x)}{q(z)}\right)$$
+#
 # is never negative, and zero only for $q = p$ (Ali and Silvey, 1966). `FDivergence` wants $f$ as a
 # function of $t = \log r$, the log-ratio. The sum of both KL divergences, which Jeffreys (1946)
 # proposed, is
+#
 # $$\mathrm{KL}(q\|p) + \mathrm{KL}(p\|q) = \mathbb E_q\,(r - 1)\log r = \mathbb E_q\; t\,(e^t - 1),$$
+#
 # and that is all there is to write. Along the path of a draw its gradient is multiplied by
 # $r^2 f''(r) = f_{tt} - f_t$ (Wan, Li and Hayashi, 2020): by 1 for reverse KL, $r$ for forward KL,
 # and $1 + r$ for their sum. As a test we take a number of unknown sign, about which all that is

@@ -63,3 +63,12 @@ def test_a_tutorial_has_few_cells_and_alt_texts(tutorial):
     for cell in cells:
         if "plt.show()" in cell:
             assert re.match(r' mystnb=\{"image": \{"alt": ".{20,}"\}\}\n', cell), cell[:80]
+
+
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda p: p.stem)
+def test_displayed_formulas_stand_alone(tutorial):
+    """Within a paragraph two dollars are two empty formulas, and all that follows is one."""
+    for cell in re.split(r"^# %%", tutorial.read_text(), flags=re.MULTILINE):
+        prose = "\n".join(line[2:] for line in cell.splitlines() if line.startswith("#"))
+        blocks = [b.strip() for b in re.split(r"\n\s*\n", prose) if "$$" in b]
+        assert all(b.startswith("$$") and b.rstrip(" .,").endswith("$$") for b in blocks), blocks
