@@ -19,8 +19,8 @@ from pyro_klmodes.engine.causes import cause_of, place_of
 from pyro_klmodes.engine.errors import CannotLift
 from pyro_klmodes.engine.escapes import NoEscape
 from pyro_klmodes.engine.graphs.passes.dead_code import drop_dead_code
+from pyro_klmodes.engine.graphs.record import record
 from pyro_klmodes.engine.parameters import Parameters
-from pyro_klmodes.engine.record import record
 from pyro_klmodes.engine.soundness import (
     Constant,
     Pinned,

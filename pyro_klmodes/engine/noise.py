@@ -91,7 +91,10 @@ class Noise:
         for shape in shapes:
             fill = Fill.of(torch.Size(shape).numel())
             joined = fills[-1].joined(fill) if fills else None
-            fills[-1:] = [*fills[-1:], fill] if joined is None else [joined]
+            if joined is None:
+                fills.append(fill)
+            else:
+                fills[-1] = joined
         return cls(tuple(tuple(s) for s in shapes), dtype, tuple(fills))
 
     @classmethod

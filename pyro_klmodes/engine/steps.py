@@ -11,9 +11,9 @@ from torch.fx import Graph, GraphModule
 
 from pyro_klmodes.engine.denormals import flushed
 from pyro_klmodes.engine.graphs.parts import inline, placeholders
+from pyro_klmodes.engine.graphs.record import record
 from pyro_klmodes.engine.lift import Lifted
 from pyro_klmodes.engine.packing import Packing
-from pyro_klmodes.engine.record import record
 from pyro_klmodes.engine.split_step import SplitStep
 from pyro_klmodes.engine.updates import Rule
 from pyro_klmodes.engine.verify import Gradient

@@ -1,24 +1,10 @@
 """Four losses of tutorial 1 against their exact optima on the bioassay, found by quadrature."""
 
-import re
-
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from tests.tutorials.runs import FOLDER, run
-
 DOSE, DEATHS = (-0.86, -0.30, -0.05, 0.73), (0, 1, 3, 5)
-
-
-@pytest.fixture(scope="module")
-def ran():
-    return run("01_one_line", "short")
-
-
-@pytest.fixture(scope="module")
-def full():
-    return run("01_one_line", "full")
 
 
 def log_joint(a, b):
@@ -58,11 +44,6 @@ def best_by_chi_square():
         return np.log(np.exp(exponent - exponent.max()).sum()) + exponent.max()
 
     return optimum(divergence)
-
-
-def test_at_most_fifteen_cells():
-    text = (FOLDER / "01_one_line.py").read_text()
-    assert len(re.findall(r"^# %%", text, re.MULTILINE)) <= 15
 
 
 def test_the_exact_posterior(ran):

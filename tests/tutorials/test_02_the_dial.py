@@ -2,29 +2,11 @@
 
 import itertools
 import math
-import re
 
 import pytest
 
-from tests.tutorials.runs import FOLDER, run
-
 #: correlation 0.9 (Li and Turner, 2016, appendix B); alpha: best standard deviation of q
 BEST = {-1.0: 1.1974, 0.0: 1.0, 0.5: 0.6602, 1.0: math.sqrt(0.19), 2.0: 0.3640}
-
-
-@pytest.fixture(scope="module")
-def ran():
-    return run("02_the_dial", "short")
-
-
-@pytest.fixture(scope="module")
-def full():
-    return run("02_the_dial", "full")
-
-
-def test_at_most_fifteen_cells():
-    text = (FOLDER / "02_the_dial.py").read_text()
-    assert len(re.findall(r"^# %%", text, re.MULTILINE)) <= 15
 
 
 # The closed form

@@ -1,29 +1,10 @@
 """What simple families buy and where they break, against closed forms and sums over grids."""
 
 import math
-import re
 
 import numpy as np
 import pytest
 from scipy import integrate, optimize, stats
-
-from tests.tutorials.runs import FOLDER, run
-
-
-@pytest.fixture(scope="module")
-def ran():
-    return run("04_simple_families", "short")
-
-
-@pytest.fixture(scope="module")
-def full():
-    return run("04_simple_families", "full")
-
-
-def test_at_most_fifteen_cells():
-    text = (FOLDER / "04_simple_families.py").read_text()
-    assert len(re.findall(r"^# %%", text, re.MULTILINE)) <= 15
-
 
 # What simplicity buys
 

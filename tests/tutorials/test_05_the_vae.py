@@ -1,32 +1,12 @@
 """Tutorial 5: which divergence acts where in a VAE, against closed forms and quadrature."""
 
 import math
-import re
 
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
 from models import linear_vae, nonlinear_latent
-from tests.tutorials.runs import FOLDER, run
-
-
-@pytest.fixture(scope="module")
-def ran():
-    return run("05_the_vae", "short")
-
-
-@pytest.fixture(scope="module")
-def full():
-    return run("05_the_vae", "full")
-
-
-def test_at_most_fifteen_cells():
-    text = (FOLDER / "05_the_vae.py").read_text()
-    assert len(re.findall(r"^# %%", text, re.MULTILINE)) <= 15
-    # escapes of LaTeX that a string literal has swallowed
-    assert not re.search("[\t\v\f\a\b]", text)
-
 
 # Both divergences
 

@@ -1,30 +1,9 @@
 """Tutorial 7: coordinate ascent and linear response against closed forms and quadrature."""
 
 import math
-import re
 
 import pytest
 import torch
-
-from tests.tutorials.runs import FOLDER, run
-
-
-@pytest.fixture(scope="module")
-def ran():
-    return run("07_coordinate_ascent", "short")
-
-
-@pytest.fixture(scope="module")
-def full():
-    return run("07_coordinate_ascent", "full")
-
-
-def test_at_most_fifteen_cells():
-    text = (FOLDER / "07_coordinate_ascent.py").read_text()
-    assert len(re.findall(r"^# %%", text, re.MULTILINE)) <= 15
-    # escapes of LaTeX that a string literal has swallowed
-    assert not re.search("[\t\v\f\a\b]", text)
-
 
 # Two normals
 

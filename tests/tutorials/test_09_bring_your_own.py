@@ -7,24 +7,6 @@ import pytest
 import torch
 from scipy import integrate, optimize
 
-from tests.tutorials.runs import FOLDER, run
-
-
-@pytest.fixture(scope="module")
-def ran():
-    return run("09_bring_your_own", "short")
-
-
-@pytest.fixture(scope="module")
-def full():
-    return run("09_bring_your_own", "full")
-
-
-def test_at_most_fifteen_cells():
-    text = (FOLDER / "09_bring_your_own.py").read_text()
-    assert len(re.findall(r"^# %%", text, re.MULTILINE)) <= 15
-
-
 # The divergence
 
 

@@ -6,25 +6,8 @@ import re
 import pytest
 from scipy import integrate, special, stats
 
-from tests.tutorials.runs import FOLDER, run
-
 #: of a correlation of 0.9: reverse KL, forward KL and chi-square (Li and Turner, 2016, appendix B)
 BEST_SD = {"reverse KL": math.sqrt(0.19), "forward KL": 1.0, "chi-square": 1.1974}
-
-
-@pytest.fixture(scope="module")
-def ran():
-    return run("10_choosing", "short")
-
-
-@pytest.fixture(scope="module")
-def full():
-    return run("10_choosing", "full")
-
-
-def test_at_most_fifteen_cells():
-    text = (FOLDER / "10_choosing.py").read_text()
-    assert len(re.findall(r"^# %%", text, re.MULTILINE)) <= 15
 
 
 def test_every_recommendation_has_its_numbers(ran):

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
-import pyro
-import pyro.distributions as dist
 import torch
 from pyro.infer.autoguide import AutoNormal, init_to_value
 
 from choices.fitting import fitted
-from models.correlated_gaussian import mean_field_sd
+from models import correlated_gaussian
 from pyro_klmodes import FitResult, ForwardKL, ReverseKL, estimators
 from pyro_klmodes.guides import AutoFullRank, AutoLowRank
 
@@ -30,12 +29,7 @@ Spread = tuple[float, float]
 
 
 def target(dimension: int) -> Callable[[], None]:
-    covariance = (1 - CORRELATION) * torch.eye(dimension) + CORRELATION
-
-    def model() -> None:
-        pyro.sample("z", dist.MultivariateNormal(torch.zeros(dimension), covariance))
-
-    return model
+    return partial(correlated_gaussian.model, dimension, CORRELATION)
 
 
 def exact(dimension: int) -> Spread:
@@ -43,7 +37,7 @@ def exact(dimension: int) -> Spread:
 
 
 def reverse_closed(dimension: int) -> Spread:
-    sd = mean_field_sd(dimension, CORRELATION)
+    sd = correlated_gaussian.mean_field_sd(dimension, CORRELATION)
     return sd, sd / math.sqrt(dimension)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import pyro
 import pyro.distributions as dist
 import torch
 from pyro.infer.autoguide import AutoNormal, init_to_value
 from torch import Tensor
 
 from choices.fitting import fitted
+from models.bimodal import mixture_model as model
+from models.bimodal import two_sided
 from pyro_klmodes import FitResult, ForwardKL, ReverseKL
 from pyro_klmodes.guides import At, AutoMixture, FromModes
 
-__all__ = ["EXACT_RIGHT", "EXACT_VALLEY", "exact", "fits", "masses", "model"]
+__all__ = ["EXACT_RIGHT", "EXACT_VALLEY", "exact", "fits", "masses"]
 
 #: P(z > 0) and P(|z| < 1)
 EXACT_RIGHT = float(0.7 * dist.Normal(0, 1).cdf(torch.tensor(-3.0)) +
@@ -22,15 +23,7 @@ EXACT_VALLEY = float(dist.Normal(0, 1).cdf(torch.tensor(4.0)) -
 
 
 def exact() -> dist.MixtureSameFamily:
-    sides = dist.Categorical(torch.tensor([0.7, 0.3]))
-    return dist.MixtureSameFamily(sides, dist.Normal(torch.tensor([-3.0, 3.0]), 1.0))
-
-
-def model() -> None:
-    """The mixture by a wide prior and a factor."""
-    prior = dist.Normal(0.0, 6.0)
-    z = pyro.sample("z", prior)
-    pyro.factor("likelihood", exact().log_prob(z) - prior.log_prob(z))
+    return two_sided(torch.tensor(-3.0), 1.0)
 
 
 def fits(steps: int) -> dict[str, FitResult]:

@@ -7,20 +7,21 @@ normals. Everything that is asked of a fit is a closed form in its two means and
 from __future__ import annotations
 
 import math
+from functools import partial
 
-import pyro
-import pyro.distributions as dist
 import torch
 from pyro.infer.autoguide import AutoNormal, init_to_value
 from scipy.stats import norm
 
 from choices.fitting import fitted
+from models import correlated_gaussian
 from pyro_klmodes import CUBO, FitResult, ForwardKL, ReverseKL, estimators
 from pyro_klmodes.guides import AutoFullRank
 
-__all__ = ["CORRELATION", "EXACT", "USES", "answers", "correlated", "fits", "pair", "weighted"]
+__all__ = ["CORRELATION", "EXACT", "USES", "answers", "correlated", "fits", "weighted"]
 
 CORRELATION = 0.9
+pair = partial(correlated_gaussian.model, 2, CORRELATION)
 USES = {
     "coverage": "coverage of a 90% interval",
     "difference": "sd of the difference",
@@ -35,12 +36,6 @@ EXACT = {
     "bound": 0.0,
     "share": 1.0,
 }
-
-
-def pair() -> None:
-    """The target; there are no data."""
-    covariance = torch.tensor([[1.0, CORRELATION], [CORRELATION, 1.0]])
-    pyro.sample("z", dist.MultivariateNormal(torch.zeros(2), covariance))
 
 
 def fits(steps: int) -> dict[str, FitResult]:

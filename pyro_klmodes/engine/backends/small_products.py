@@ -7,6 +7,8 @@ and result must be in memory of their own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,31 +35,37 @@ def write_out_small_products(arranged: Arranged, examples: Sequence[Tensor]) -> 
         examples: its inputs.
     """
     graph = arranged.graph
-    try:
-        infer(graph, examples)
-    except (NotImplementedError, RuntimeError):
-        return arranged  # shapes that numbers decide
-    for node in list(graph.graph.nodes):
-        if is_op(node, *_MATRICES, aten.mv.default) and _products(node) <= MOST:
-            node.replace_all_uses_with(_sum_of_products(graph, node))
-            graph.graph.erase_node(node)
+    for node in _small(graph, examples):
+        node.replace_all_uses_with(_sum_of_products(graph, node))
+        graph.graph.erase_node(node)
     for node in graph.graph.nodes:
         node.meta.clear()
     graph.recompile()
     return arranged
 
 
+def _small(graph: GraphModule, examples: Sequence[Tensor]) -> list[Node]:
+    """The products that are to be written out; none where numbers decide shapes."""
+    try:
+        infer(graph, examples)
+    except (NotImplementedError, RuntimeError):
+        return []
+    calls = [n for n in graph.graph.nodes if is_op(n, *_MATRICES, aten.mv.default)]
+    return [n for n in calls if _products(n) <= MOST]
+
+
 def _products(node: Node) -> int:
-    left, right = map(val, node.all_input_nodes[:1] + node.all_input_nodes[-1:])
+    arguments: tuple[Any, ...] = node.args
+    left, right = map(val, arguments)
     return left.numel() * (right.shape[-1] if is_op(node, *_MATRICES) else 1)
 
 
 def _sum_of_products(graph: GraphModule, node: Node) -> Node:
-    left, right = node.args[:2]
+    emit: Any = partial(add_call, graph.graph, node)
+    (left, right), along = node.args, -1
     if is_op(node, *_MATRICES):  # (..., n, k, 1) times (..., 1, k, m)
-        left = add_call(graph.graph, node, aten.unsqueeze.default, left, -1)
-        right = add_call(graph.graph, node, aten.unsqueeze.default, right, -3)
-        products = add_call(graph.graph, node, aten.mul.Tensor, left, right)
-        return add_call(graph.graph, node, aten.sum.dim_IntList, products, [-2])
-    products = add_call(graph.graph, node, aten.mul.Tensor, left, right)
-    return add_call(graph.graph, node, aten.sum.dim_IntList, products, [-1])
+        left = emit(aten.unsqueeze.default, left, -1)
+        right = emit(aten.unsqueeze.default, right, -3)
+        along = -2
+    products = emit(aten.mul.Tensor, left, right)
+    return emit(aten.sum.dim_IntList, products, [along])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.fx import GraphModule, Node
 
@@ -20,25 +22,22 @@ def decided(graph: GraphModule, aliases: Aliases, node: Node) -> Node | None:
 
     Checks of supports are written so: most of them hold for every value.
     """
+    arguments: tuple[Any, ...] = node.args
     if is_op(node, aten.where.self):
-        condition, yes, no = node.all_input_nodes if _all_different(node) else (None,) * 3
+        condition, yes, no = arguments
         truth = _truth(graph, aliases, condition)
         return None if truth is None else (yes if truth else no)
-    if is_op(node, *_AND) and _all_different(node):
-        one, other = node.all_input_nodes
+    if is_op(node, *_AND):
+        one, other = arguments
         for each, left in ((one, other), (other, one)):
             if _truth(graph, aliases, each) and val(left).dtype == torch.bool:
                 return left
     return None
 
 
-def _all_different(node: Node) -> bool:
-    return len(node.all_input_nodes) == len(node.args)
-
-
-def _truth(graph: GraphModule, aliases: Aliases, node: Node | None) -> bool | None:
+def _truth(graph: GraphModule, aliases: Aliases, node: Node) -> bool | None:
     """Whether a constant is true, or false, in every element."""
-    if node is None or node.op != "get_attr" or aliases.is_written(node):
+    if node.op != "get_attr" or aliases.is_written(node):
         return None
     value = constant(graph.graph, node)
     if value.dtype != torch.bool or value.numel() == 0:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.fx import Graph, GraphModule, Node
 
-from pyro_klmodes.engine.graphs.values import constant, outputs
+from pyro_klmodes.engine.graphs.values import append_held, constant, outputs
 
 __all__ = ["ancestors", "copy_part", "inline", "placeholders"]
 
@@ -85,9 +85,7 @@ def inline(
     copies = dict(zip(placeholders(piece), inputs, strict=True))
     for node in piece.graph.nodes:
         if node.op == "get_attr":
-            name = f"_held{len(attributes)}"
-            attributes[name] = constant(piece.graph, node)
-            copies[node] = whole.get_attr(name)
+            copies[node] = append_held(whole, attributes, constant(piece.graph, node))
         elif node.op == "call_function":
             copies[node] = whole.node_copy(node, copies.__getitem__)
     return [copies[n] if isinstance(n, Node) else n for n in outputs(piece.graph)]

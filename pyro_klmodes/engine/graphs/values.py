@@ -14,6 +14,8 @@ from torch.utils._pytree import tree_map
 __all__ = [
     "add_call",
     "add_constant",
+    "append_call",
+    "append_held",
     "constant",
     "evaluate",
     "infer",
@@ -81,13 +83,18 @@ def same_layout(a: Any, b: Any) -> bool:
     return all(s == t for size, s, t in strides if size != 1)
 
 
-def add_call(graph: Graph, before: Node, target: Target, *args: Any, **kwargs: Any) -> Node:
-    """Insert a call before a node; what its result is like is computed without data."""
+def append_call(graph: Graph, target: Target, *args: Any, **kwargs: Any) -> Node:
+    """Insert a call where the graph grows; what its result is like is computed without data."""
     result = evaluate(target, args, kwargs)  # raises before anything has changed
-    with graph.inserting_before(before):
-        node = graph.create_node("call_function", target, args, kwargs)
+    node = graph.create_node("call_function", target, args, kwargs)
     node.meta["val"] = result
     return node
+
+
+def add_call(graph: Graph, before: Node, target: Target, *args: Any, **kwargs: Any) -> Node:
+    """Insert a call before a node; what its result is like is computed without data."""
+    with graph.inserting_before(before):
+        return append_call(graph, target, *args, **kwargs)
 
 
 def evaluate(target: Any, args: Any, kwargs: Any) -> Any:
@@ -106,6 +113,21 @@ def add_constant(graph: Graph, before: Node, value: Tensor) -> Node:
     owner.register_buffer(f"_constant{number}", value)
     with graph.inserting_before(before):
         node = graph.get_attr(f"_constant{number}")
+    node.meta["val"] = _without_data(value)
+    return node
+
+
+def append_held(graph: Graph, held: dict[str, Any], value: Tensor) -> Node:
+    """Append a constant to a graph that has no module yet.
+
+    Args:
+        graph: what is appended to.
+        held: the constants of its module by name; this one is added.
+        value: the constant.
+    """
+    name = f"_held{len(held)}"
+    held[name] = value
+    node = graph.get_attr(name)
     node.meta["val"] = _without_data(value)
     return node
 

@@ -64,7 +64,8 @@ class EllipticalDensity(ChainDensity):
         self.loc = loc
         self.scale = scale
         self.radial = radial
-        self._own: tuple[Tensor, Tensor] | None = None  # the draw and its residuals
+        #: the last draw, and the scale and residuals that give its density
+        self._own: tuple[Tensor, TriangularScale, Tensor] | None = None
 
     def rsample(
         self,
@@ -77,7 +78,8 @@ class EllipticalDensity(ChainDensity):
         )
         stretch = self.radial.stretch(shape).unsqueeze(-1)
         u = self.loc + stretch * self.scale.draw(noise)
-        self._own = u, stretch * noise
+        if isinstance(self.scale, TriangularScale):
+            self._own = u, self.scale, stretch * noise
         return u
 
     def log_prefixes(
@@ -86,14 +88,11 @@ class EllipticalDensity(ChainDensity):
         ends: Sequence[int],
     ) -> Tensor:  # (*batch, len(ends))
         """Log-density of the first e coordinates, for every e of ``ends``."""
-        if (
-            self._own is None
-            or u is not self._own[0]
-            or not isinstance(self.scale, TriangularScale)
-        ):
+        if self._own is None or u is not self._own[0]:
             return log_prefixes(self.scale, self.radial, u - self.loc, ends)
-        residuals = self._own[1][..., : ends[-1]]
-        return _log_density(self.radial, self.scale.prefixes_of(residuals, ends), ends)
+        _, scale, residuals = self._own
+        prefixes = scale.prefixes_of(residuals[..., : ends[-1]], ends)
+        return _log_density(self.radial, prefixes, ends)
 
     def quantiles(
         self,

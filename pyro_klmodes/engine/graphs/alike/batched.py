@@ -10,7 +10,6 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from pyro_klmodes.engine.graphs.alike.rows import Emit
-from pyro_klmodes.engine.graphs.operations import is_mutable, is_random_op
 from pyro_klmodes.engine.graphs.values import val
 
 __all__ = ["can_be_batched", "on_rows"]
@@ -26,8 +25,6 @@ _OTHERS = (*_RESHAPES, *_ALONG, *_REDUCTIONS, aten.expand.default, aten.sum.dim_
 def can_be_batched(node: Node) -> bool:
     """Whether it is known what a call is on many rows."""
     if node.op != "call_function" or not isinstance(node.target, OpOverload):
-        return False
-    if is_random_op(node) or is_mutable(node):
         return False
     direct = [x for x in node.args if isinstance(x, Node)]  # no lists of tensors
     if len(set(direct)) != len(node.all_input_nodes):

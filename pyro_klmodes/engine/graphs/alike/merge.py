@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
@@ -21,7 +21,13 @@ from pyro_klmodes.engine.graphs.alike.batched import can_be_batched, on_rows
 from pyro_klmodes.engine.graphs.alike.rows import FEWEST, Row, source_of, take
 from pyro_klmodes.engine.graphs.operations import is_mutable, is_random_op
 from pyro_klmodes.engine.graphs.parts import placeholders
-from pyro_klmodes.engine.graphs.values import constant, evaluate, outputs, val
+from pyro_klmodes.engine.graphs.values import (
+    append_call,
+    append_held,
+    constant,
+    outputs,
+    val,
+)
 
 __all__ = ["merge_alike"]
 
@@ -76,11 +82,13 @@ class _Merging:
     def __init__(self, old: GraphModule) -> None:
         self._old = old
         self._new = Graph()
-        self._constants: dict[str, Any] = {}
+        self._held: dict[str, Any] = {}  # constants of the new graph
         self._made: dict[Node, Node] = {}  # from old nodes to new ones
         self._rows: dict[Node, Row] = {}  # or to rows of new ones
         self._views: dict[tuple[Node, tuple[int, ...]], Node] = {}
-        self.merged = 0
+        self._call = partial(append_call, self._new)
+        self._constant = partial(append_held, self._new, self._held)
+        self.merged = False
         for node in placeholders(old):
             self._made[node] = self._new.node_copy(node)
             self._made[node].meta = dict(node.meta)
@@ -90,19 +98,18 @@ class _Merging:
         alike: dict[Any, list[Node]] = defaultdict(list)
         for node in nodes:
             alike[self._key(node) or node].append(node)
-        for key, group in alike.items():
-            batch = self._merge(group) if len(group) >= FEWEST and key is not group[0] else None
-            if batch is None:
+        for group in alike.values():
+            if len(group) >= FEWEST and self._merge(group):
+                self.merged = True
+            else:
                 for node in group:
                     self._copy(node)
-            else:
-                self.merged += 1
 
     def finished(self) -> GraphModule:
         """The graph."""
         results = outputs(self._old.graph)
         self._new.output(tuple(self._single(n) if isinstance(n, Node) else n for n in results))
-        return GraphModule(self._constants, self._new)
+        return GraphModule(self._held, self._new)
 
     def _key(self, node: Node) -> Any:
         """What nodes that are alike have in common; None for one that nothing is like."""
@@ -110,37 +117,39 @@ class _Merging:
             return None
         parts: list[Any] = []
         for x in node.args:
-            row = self._row(x) if isinstance(x, Node) else None
-            if row is not None and isinstance(x, Node):
-                parts.append((row.batch, val(x).shape))
+            if isinstance(x, Node):
+                row = self._row(x)
+                parts.append(x if row is None else (row.batch, val(x).shape))
             else:
-                parts.append(x if isinstance(x, Node) else repr(x))
+                parts.append(repr(x))
         if not any(isinstance(part, tuple) for part in parts):
             return None
         return node.target, tuple(parts), repr(node.kwargs), val(node).shape, val(node).dtype
 
-    def _merge(self, group: list[Node]) -> Node | None:
-        """One call for all; None if that cannot be."""
+    def _merge(self, group: list[Node]) -> bool:
+        """Make one call for all, if that can be."""
         places = range(len(group[0].args))
         columns = [self._column(group, i) for i in places]
         differing = [i for i in places if len({row.at for row in columns[i]}) > 1]
         if not differing:
-            return None
+            return False
         # in the order of the first rows that differ, so that these are taken by a slice
         order = sorted(range(len(group)), key=lambda k: columns[differing[0]][k].at)
-        args: list[Any] = [map_arg(x, self._single) for x in group[0].args]
-        for i in differing:
-            rows = [columns[i][k] for k in order]
-            indices = [row.at for row in rows]
-            args[i] = take(self._call, self._constant, rows[0].batch, indices)
+        args: list[Any] = list(group[0].args)
+        for i in places:
+            if i in differing:
+                indices = [columns[i][k].at for k in order]
+                args[i] = take(self._call, self._constant, columns[i][0].batch, indices)
+            else:
+                args[i] = map_arg(args[i], self._single)
         batch = on_rows(self._call, group[0], args, [i in differing for i in places])
         like = val(group[0])
         if batch is None or val(batch).shape != (len(group), *like.shape):
-            return None
+            return False
         if val(batch).dtype != like.dtype:
-            return None
+            return False
         self._rows.update({group[k]: Row(batch, at) for at, k in enumerate(order)})
-        return batch
+        return True
 
     def _column(self, group: Sequence[Node], i: int) -> list[Row]:
         """The rows that the nodes of a group take as one of their arguments, if these are rows."""
@@ -182,16 +191,3 @@ class _Merging:
             return
         self._made[node] = self._new.node_copy(node, self._single)
         self._made[node].meta = dict(node.meta)
-
-    def _call(self, target: Any, *args: Any, **kwargs: Any) -> Node:
-        result = evaluate(target, args, kwargs)
-        node = self._new.call_function(target, args, kwargs)
-        node.meta["val"] = result
-        return node
-
-    def _constant(self, value: Tensor) -> Node:
-        name = f"_constant{len(self._constants)}"
-        self._constants[name] = value
-        node = self._new.get_attr(name)
-        node.meta["val"] = value.to("meta")
-        return node

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.func import functionalize
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_klmodes.engine.graphs.aliases import Aliases, effects, is_filler, written_arguments
 from pyro_klmodes.engine.graphs.layouts import with_layout_of
 from pyro_klmodes.engine.graphs.operations import is_mutable, schema_of
+from pyro_klmodes.engine.graphs.record import record
 from pyro_klmodes.engine.graphs.values import add_call, outputs, refresh, same_layout, val
 
 __all__ = ["functionalise"]
@@ -34,7 +34,7 @@ def functionalise(graph: GraphModule, examples: Sequence[Tensor]) -> GraphModule
     if hard and not effects(graph.graph):
         graph.recompile()
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            found = make_fx(functionalize(graph, remove="mutations"))(*examples)
+            found = record(functionalize(graph, remove="mutations"), examples)
         return _with_layouts_of(graph, found, examples)
     return graph
 
