@@ -14,7 +14,7 @@ from pyro_klmodes.engine.backends.folders import cache_folder
 from pyro_klmodes.engine.backends.inductor import inductor
 from pyro_klmodes.engine.backends.interpreted import interpreted
 from pyro_klmodes.engine.backends.program import Program, Tier
-from pyro_klmodes.engine.backends.small_products import write_out_small_products
+from pyro_klmodes.engine.backends.rewrites import rewrite
 
 __all__ = ["build"]
 
@@ -60,7 +60,7 @@ def build(
     arranged = arrange(graph, examples, in_place or {})
     if tier == "graph":
         return interpreted(arranged, examples)
-    arranged = write_out_small_products(arranged, examples)
+    arranged = rewrite(arranged, examples)
     folder = cache_folder(cache)
     files = cache_folder() or folder
     if tier == "inductor":

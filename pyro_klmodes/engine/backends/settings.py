@@ -37,6 +37,7 @@ SETTINGS: dict[str, Any] = {
     "cpp.enable_floating_point_contract_flag": "off",
     "cpp.enable_kernel_profile": False,
     "cpp.dynamic_threads": False,
+    "cpp.enable_tiling_heuristics": False,
     "trace.enabled": False,
 }
 

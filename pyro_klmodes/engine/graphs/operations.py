@@ -15,6 +15,7 @@ __all__ = [
     "ignores_strides",
     "is_mutable",
     "is_op",
+    "is_pointwise",
     "is_random_op",
     "is_view_op",
     "schema_of",
@@ -98,6 +99,7 @@ _SCALED = frozenset(
         *(aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.sub.Scalar, aten.rsub.Scalar),
     ]
 )
+_POINTWISE_TOO = (aten.softplus_backward.default, aten._to_copy.default)
 _EXACT_POWERS = (-2, -1, -0.5, 0.5, 1, 2, 3)
 
 
@@ -124,6 +126,14 @@ def is_random_op(node: Node) -> bool:
 def is_view_op(node: Node) -> bool:
     """Whether the result of a call shares memory with an argument that it does not write to."""
     return node.op == "call_function" and _views(node.target)
+
+
+def is_pointwise(node: Node) -> bool:
+    """Whether each element of a call's result is computed from one element of each argument."""
+    target = node.target
+    if node.op != "call_function" or not isinstance(target, OpOverload):
+        return False
+    return torch.Tag.pointwise in target.tags or target in _POINTWISE_TOO
 
 
 def schema_of(node: Node) -> Any:

@@ -10,12 +10,12 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from pyro_klmodes.engine.graphs.alike.rows import Emit
+from pyro_klmodes.engine.graphs.operations import is_pointwise
 from pyro_klmodes.engine.graphs.values import val
 
 __all__ = ["can_be_batched", "on_rows"]
 
 aten = torch.ops.aten
-_POINTWISE_TOO = (aten.softplus_backward.default, aten._to_copy.default)
 _RESHAPES = (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
 _ALONG = (aten.unsqueeze.default, aten.squeeze.dim, aten.slice.Tensor, aten.select.int)
 _REDUCTIONS = (aten.sum.default, aten.all.default)
@@ -29,12 +29,7 @@ def can_be_batched(node: Node) -> bool:
     direct = [x for x in node.args if isinstance(x, Node)]  # no lists of tensors
     if len(set(direct)) != len(node.all_input_nodes):
         return False
-    return _is_pointwise(node) or node.target in _OTHERS
-
-
-def _is_pointwise(node: Node) -> bool:
-    target: Any = node.target
-    return torch.Tag.pointwise in target.tags or target in _POINTWISE_TOO
+    return is_pointwise(node) or node.target in _OTHERS
 
 
 def on_rows(
@@ -52,7 +47,7 @@ def on_rows(
         many: which arguments are these.
     """
     shape, target = val(node).shape, node.target
-    if _is_pointwise(node):
+    if is_pointwise(node):
         if not _one_dtype(node):
             return None
         aligned = [
