@@ -83,6 +83,7 @@ def _compare(
     MODEL is package.module, package.module:attribute or path/to/file.py:attribute. The attribute
     is `problem` unless given; an attribute `problem` or `*_problem` is a function that returns a
     model with its data and reference, any other attribute is a Pyro model without arguments.
+    What an earlier comparison wrote into the folder is replaced; all else in it stays.
     """
     target = load_target(spec)
     chosen_losses = losses_named(_names(losses))
@@ -104,6 +105,8 @@ def _compare(
         num_draws=draws,
         progress=sys.stderr.isatty(),
     ):
+        if not outcomes:  # until now there was nothing to put in the place of an earlier run
+            tables.remove_earlier(folder)
         outcomes.append(outcome)
         # At once: what is done stays on disk, whatever happens to the fits after it.
         so_far = _comparison(target, outcomes, settings)

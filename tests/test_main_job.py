@@ -16,6 +16,7 @@ from pyro_klmodes.entries import Failed, Fitted, Moments
 from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.model_spec import Target, load_target
 from pyro_klmodes.named_choices import guides_named, known_guides, known_losses, losses_named
+from pyro_klmodes.tables import MANIFEST
 from pyro_klmodes.weights import pareto_khat
 
 # z ~ N(0, 1), x ~ N(z, 1), x = 1: the posterior is N(1/2, 1/2), the evidence N(1; 0, 2).
@@ -132,6 +133,7 @@ def test_from_a_model_to_tables_draws_figures_and_a_page(run, model_file):
         "pair.png",
         "khat.png",
         "training.png",
+        MANIFEST,
     }
     rows = table_of(folder)
     reverse, forward = "AutoNormal · reverse_kl", "AutoNormal · forward_kl"
@@ -154,6 +156,47 @@ def test_from_a_model_to_tables_draws_figures_and_a_page(run, model_file):
         assert 0.0 < error < 0.01
         assert float(row["log_evidence"]) == pytest.approx(LOG_EVIDENCE, abs=4 * error)
     assert "All fits can be believed." in out
+
+
+def test_the_output_says_how_each_fit_was_trained(run, model_file, no_page):
+    _, out, _, folder = run(model_file, "--steps", 5, "--draws", 200)
+
+    by = "ClippedAdam (lr=0.1, lrd=0.5493, betas=(0.8, 0.95)), learning rate 0.005 at the end"
+    shown = " ".join(out.split())
+    assert f"fit 1: 5 steps of 8 particles by {by}" in shown
+    assert f"fit 2: 5 steps of 128 particles by {by}" in shown
+    reverse, forward = table_of(folder, "fits")
+    assert (reverse["steps"], reverse["particles"], reverse["optimizer"]) == ("5", "8", by)
+    assert forward["particles"] == "128"
+    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))["fits"]
+    assert found[0]["recipe"] == {"steps": 5, "particles": 8, "optimizer": by}
+
+
+def test_a_second_run_replaces_the_files_of_the_first_and_no_others(run, model_file, no_page):
+    few = (model_file, "--steps", 5, "--draws", 200, "--losses")
+    _, _, _, folder = run(*few, "reverse_kl,forward_kl")
+    (folder / "mine.nc").write_text("of the user")
+    _, _, _, again = run(*few, "iwae")
+
+    assert again == folder
+    assert {path.name for path in folder.iterdir()} == {
+        "AutoNormal-iwae.nc",
+        "fits.csv",
+        "parameters.csv",
+        "results.json",
+        "mine.nc",
+        MANIFEST,
+    }
+    assert (folder / "mine.nc").read_text() == "of the user"
+
+
+def test_a_run_that_never_comes_to_a_fit_leaves_the_earlier_one(run, model_file, no_page):
+    _, _, _, folder = run(model_file, "--steps", 5, "--draws", 200)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    code, _, _, _ = run(model_file, "--losses", "no_such_loss")
+
+    assert code == 2
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_draws_on_disk_are_those_of_the_table(run, model_file, no_page):
@@ -264,6 +307,7 @@ def test_finished_fits_are_on_disk_before_the_next_one_starts(
         "fits.csv",
         "parameters.csv",
         "results.json",
+        MANIFEST,
     }
     assert {path.name for path in folder.iterdir()} == set(finished)
     assert [row["parameter"] for row in table_of(folder)] == ["z", "twice"]

@@ -46,7 +46,7 @@ because = {}  # what decides a sentence, by its number
 # one distance $d$. Here are three, with every local optimum of reverse KL, found by L-BFGS on a sum
 # over a grid from three starts, and the forward optimum, which has the target's mean and variance.
 
-# %% mystnb={"image": {"alt": "Reverse-KL normals on one mode or both, forward over both"}}
+# %% mystnb={"image": {"alt": "Two modes at three distances. Four standard deviations apart the reverse-KL normal lies over both, six and ten apart there is one on each; the forward-KL normal lies over both always"}}
 optima = {d: modes.optima(d) for d in (4, 6, 10)}
 
 pictures.modes_picture(optima)
@@ -117,7 +117,7 @@ because[32] = (
 # this is another objective. Below, real fits by `ForwardKL(num_particles=K)`, all with equally many
 # draws in a step, from a start that covers both modes and from one in the left mode.
 
-# %% mystnb={"image": {"alt": "Forward-KL fits end on one mode if particles are few"}}
+# %% mystnb={"image": {"alt": "Left, fits by forward KL to two modes: with 100 particles on the exact optimum over both, with 2 on one mode. Right, fitted standard deviation by particles: from a wide start right from 5 on, from a narrow start only at 100"}}
 particles = sized((2, 5, 20, 100), (2, 100))
 starts = sized(("wide", "narrow"), ("wide",))
 steps, draws = sized((300, 2000), (100, 600))
@@ -137,7 +137,7 @@ slope, variance = algorithms.sleep()
 last_kl, average_kl = algorithms.last_and_average(sized(1500, 300))
 
 because[4] = (
-    f"Exactly (-1.20, {exact_sd:.2f}); by 100 particles ({many[0]:.2f}, {many[1]:.2f}), by 2 "
+    f"Mean and sd, exactly (-1.20, {exact_sd:.2f}); by 100 particles ({many[0]:.2f}, {many[1]:.2f}), by 2 "
     f"({few[0]:.2f}, {few[1]:.2f}), one mode, from a start over both"
 )
 because[5] = (
@@ -160,9 +160,10 @@ because[9] = (
 # use.
 #
 # On the right is what a restricted posterior does to a model that learns: two causes of one effect,
-# $x=w(z_1+z_2)+\text{noise}$, whose guide takes them for independent.
+# $x=w(z_1+z_2)+\text{noise}$, whose guide takes them for independent. Dotted lines mark where each
+# curve is highest.
 
-# %% mystnb={"image": {"alt": "Collapse needs no guide; a restricted guide biases the weight"}}
+# %% mystnb={"image": {"alt": "Left, latents in use fall with the noise in steps, the same by the bound and by maximum likelihood without a guide. Right, the log likelihood is highest at the true weight, the bound of independent causes at a smaller one"}}
 noises = sized((0.5, 1.0, 2.5, 6.0), (2.5, 6.0))
 collapse = {s: learning.linear_autoencoder(s) for s in noises}
 em = learning.restricted_e_step(w=1.0, variance=1.0)
@@ -199,7 +200,7 @@ because[14] = (
     f"{noisiest['in use by maximum likelihood']} without any guide, at noise {noises[-1]:g}; of "
     f"the others KL in both directions is {noisiest['both KLs of the unused']:.0e}"
 )
-because[15] = f"Free energy minus log likelihood after it: {halves['equal']:.0e}"
+because[15] = f"Free energy minus log likelihood after it: {halves['equal']:.1g}"
 because[16] = (
     f"It maximises Q: the first one gives w = {em['first step']:.3f}, maximum likelihood is "
     f"{em['exact']:.3f}, after many. The E-step is the reverse KL"
@@ -220,7 +221,7 @@ because[30] = (
 # three degrees of freedom. We ask for the probability of exceeding $z$, on logarithmic axes, where
 # a power is a straight line and a normal falls off a cliff.
 
-# %% mystnb={"image": {"alt": "Tails of a Student-t target and of its guides"}}
+# %% mystnb={"image": {"alt": "Chance of exceeding z on logarithmic axes: that of the Student-t target is a straight line, a Student-t guide with lighter tails falls faster, normals by reverse and by forward KL fall off a cliff"}}
 reverse_sd, reverse_lost = tails.normal_for_student(3.0)
 cauchy_sd, cauchy_lost = tails.normal_for_student(1.0)
 
@@ -272,12 +273,12 @@ because[24] = (
 # ## Many dimensions, and richer families
 #
 # "In high dimension the mass is far from the mode." So it is, and a normal guide has it there too.
-# What fails is weighing: the effective share of draws falls exponentially, and with it whatever is
-# made of weights. On the right is forward KL by 100 self-normalised particles for normals that
+# What fails is weighing: the effective share of draws falls exponentially, on the left for a guide
+# whose scale is 0.9 of the right one, and with it whatever is made of weights. On the right is forward KL by 100 self-normalised particles for normals that
 # correlate by 0.5. Its exact mean-field optimum has the marginal standard deviation, 1, in every
 # dimension.
 
-# %% mystnb={"image": {"alt": "Weights and forward KL degenerate with the dimension"}}
+# %% mystnb={"image": {"alt": "Left, the effective share of draws falls to nothing between ten and a thousand dimensions. Right, forward KL by 100 particles falls from the exact standard deviation 1 towards that of reverse KL as the dimension grows"}}
 dimensions = (2, 5, 10, 20, 50)
 share = {d: tails.effective_share(d) for d in (1, *dimensions, 100, 300, 1000)}
 radii = {d: tails.radius(d) for d in (10, 100, 1000)}
@@ -320,8 +321,8 @@ because[29] = (
 #
 # Read the third column first. The sentences that are false are about *comfort*: that landscapes are
 # stable, that a simple guide regularises, that mode-seeking keeps latents alive, that amortisation
-# adds flexibility, that one direction is the right one. Those that are imprecise leave out a
-# condition, and it is always the same one: what is said of an objective holds for its exact value
+# adds flexibility, that factors come from a family one knows, that one divergence is the better one.
+# Those that are imprecise leave out a condition, and it is always the same one: what is said of an objective holds for its exact value
 # and a family that is small; a finite number of particles, a start, a dimension or a larger family
 # change it.
 

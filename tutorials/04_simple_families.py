@@ -150,7 +150,7 @@ mean_of_whole = draws_of_whole.mean(0)
 correlation_of_whole = float(torch.corrcoef(draws_of_whole.T)[0, 1])
 
 say(
-    "| | a | b | KL from the posterior |\n|---|---|---|---|\n"
+    "| | a, mean ± sd | b, mean ± sd | KL from the posterior |\n|---|---|---|---|\n"
     + "\n".join(
         f"| {label} | {m['a'][0]:.2f} ± {m['a'][1]:.2f} | {m['b'][0]:.2f} ± {m['b'][1]:.2f} | {gap} |"
         for label, m, gap in (
@@ -183,9 +183,11 @@ say(
 # Every guide gets the same recipe: reverse KL, 32 draws in a step, equally many steps. The gap is a
 # view from inside of $q$. The view from outside is the mass of $p$ that the guide *misses*: the share
 # of exact draws that fall out of the region of highest density that holds 99.9 % of $q$. A perfect
-# guide misses 0.1 %. And $\hat k$ is what a user sees, who has no exact draws.
+# guide misses 0.1 %; one that misses less, as it is too wide, is drawn at the lower edge. And $\hat k$ is what a user sees, who has no exact draws.
 #
-# Two gaps of mean field are known. For the correlated normals it is
+# Three gaps of mean field are known, and are vertical lines in the figure; on the ring the line is
+# $-\log$ of the largest mode's mass, the price of a normal on that mode. For the Student-t variables
+# the gap is an integral on a line. For the correlated normals it is
 # $\tfrac12(\sum_i\log\Lambda_{ii}-\log\det\Lambda)$ with the precision matrix $\Lambda$. In the
 # funnel, put $q(v)=N(0,\tau^2)$ and the best $q(x_i)=N(0,e^{-\tau^2/2})$: what is left to minimise is
 # $\tfrac94\tau^2+\log\tfrac3\tau+\tfrac{\tau^2}{18}-\tfrac12$.
@@ -436,8 +438,8 @@ by_seed = {
     for d in divergences
 }
 say(
-    f"Mean field is near its optimum, {known['fifty dimensions']:.2f} nats, almost at once. The "
-    f"others need this long to be below it: {later}. Until then mean field is ahead. From random "
+    f"Mean field is near its optimum, {known['fifty dimensions']:.2f} nats, almost at once. Those "
+    f"that get below it need this long: {later}. Until then mean field is ahead. From random "
     f"starts the mixture ends at gaps (and missed mass) of {by_seed['reverse']} by reverse KL and "
     f"of {by_seed['forward']} by forward KL; from the modes of a search, at {gap[mended[0]]:.3f} "
     f"({100 * missed[mended[0]]:.1f} %), in {cost[mended[0]][1] * STEPS / 1000:.1f} s including the "

@@ -59,7 +59,7 @@ def two_bumps(x):
 # $q_t$ to a posterior that $\theta$ has moved away. The M-step goes to the top of $F(q_t, \cdot)$;
 # the log-likelihood there is higher still, by the gap that the next E-step closes.
 
-# %% mystnb={"image": {"alt": "Free energies below the log-likelihood; the staircase of EM"}}
+# %% mystnb={"image": {"alt": "Left, the log-likelihood of one mean with three free energies below it, each touching it where EM stood and highest where EM goes next. Right, the free energy after each E-step and M-step, a staircase up to the maximum likelihood"}}
 x, visited = torch.cat([torch.randn(150), 1.5 + torch.randn(150)]), []
 em = EM(two_bumps).fit(
     x, callback=lambda now: visited.append(float(now.theta[0, 0])), progress=False
@@ -120,7 +120,7 @@ say(
 # two, since that is where local maxima live. And as a component that shrinks onto one datum sends
 # the likelihood to infinity, `floor` bounds the variances from below.
 
-# %% mystnb={"image": {"alt": "A mixture on Old Faithful, and where its starts have ended"}}
+# %% mystnb={"image": {"alt": "Left, eruptions of Old Faithful with the three components found by EM from its best start, on those of scikit-learn. Right, log-likelihoods where all starts have ended: four levels, few of them at the best"}}
 number = 3
 standardised = (geyser - geyser.mean(0)) / geyser.std(0, correction=0)
 
@@ -186,7 +186,7 @@ say(
 # and its M-step is that of Baum and Welch. The two states below overlap so much that a measurement
 # alone says little about them. What a state *is* comes from its neighbours.
 
-# %% mystnb={"image": {"alt": "A series, its states by hidden Markov model and by mixture"}}
+# %% mystnb={"image": {"alt": "A noisy series with its true states shaded; the probability of state 1 by the hidden Markov model, smooth and on the exact one; the same by a mixture, which jumps with every measurement"}}
 truth = hidden_markov.Gaussian(
     initial=torch.tensor([0.5, 0.5]),
     transition=torch.tensor([[0.95, 0.05], [0.05, 0.95]]),
@@ -269,7 +269,7 @@ say(
 # so, and $w$ pays. Below, `CoordinateAscent()` makes the E-step; the data have exactly the second
 # moment that infinitely many would have, so what is left is bias.
 
-# %% mystnb={"image": {"alt": "The mean-field bound peaks below the true weight; the bias"}}
+# %% mystnb={"image": {"alt": "Left, the log-likelihood by the weight and the largest mean-field bound below it, whose top is at a smaller weight, where EM with a mean-field E-step ends. Right, relative bias by the true weight: negative and growing for mean field, zero with one latent instead of two"}}
 
 
 def causes(x):
@@ -367,7 +367,7 @@ say(
 # a least-squares fit to the last few. Both are checked against the log-likelihood, so they climb as
 # EM does.
 
-# %% mystnb={"image": {"alt": "Distance from the maximum and evaluations, by accelerator"}}
+# %% mystnb={"image": {"alt": "Left, distance from the published maximum by evaluations: EM needs thousands, Squarem tens, Anderson fewest. Right, evaluations of the three on three problems: far apart on the death notices, alike on Old Faithful"}}
 deaths = mixed_poisson.data()
 
 
@@ -424,9 +424,9 @@ ahead = {
 say(
     f"On the death notices EM {'takes' if em_arrived else 'has not arrived after'} {on_deaths[0]} "
     f"evaluations, Squarem takes {on_deaths[1]} and Anderson {on_deaths[2]}, fewer by a factor of "
-    f"{'' if em_arrived else 'more than '}{speedup:.0f}. EM ends {short_of_top['EM']:.0e} nats "
-    f"from the published maximum, Squarem {short_of_top['Squarem']:.0e} and Anderson "
-    f"{short_of_top['Anderson']:.0e}. Where the components are well apart there is little to win: "
+    f"{'' if em_arrived else 'more than '}{speedup:.0f}. EM ends {short_of_top['EM']:.1g} nats "
+    f"from the published maximum, Squarem {short_of_top['Squarem']:.1g} and Anderson "
+    f"{short_of_top['Anderson']:.1g}. Where the components are well apart there is little to win: "
     f"{on_geyser[0]}, {on_geyser[1]} and {on_geyser[2]} evaluations for the waits of Old Faithful. "
     "Which accelerator is ahead depends on the problem: here Squarem leads on "
     f"{' and '.join(ahead['Squarem']) or 'none'}, Anderson on "

@@ -178,7 +178,8 @@ axis.legend()
 plt.show()
 worst = int(too_small.argmax())
 say(
-    f"`{diabetes.conjugacy['w']}` `{diabetes.conjugacy['tau']}` {diabetes.steps} sweeps are enough "
+    f"What `CAVI` found out about the two sites:\n\n- `{diabetes.conjugacy['w']}`\n"
+    f"- `{diabetes.conjugacy['tau']}`\n\n{diabetes.steps} sweeps are enough "
     f"here because the coefficients are one site, whose means are solved for together. The means "
     f"are within {mean_error:.0e} posterior standard deviations of quadrature. The standard "
     f"deviations are too small by factors of {float(too_small.min()):.2f} to "
@@ -303,14 +304,14 @@ half_factor = by_length[0.5][-1] / by_length[0.5][-2]
 adam_left = min(curve[-1] for curve in adam.values())
 early, of_early = list(on_batches.items())[-3]
 say(
-    f"For $\\tau$ at (90, 70) the natural gradient is ({natural_gradient[0]:.2f}, "
+    f"For $\\tau$ at a concentration of 90 and a rate of 70 the natural gradient is ({natural_gradient[0]:.2f}, "
     f"{natural_gradient[1]:.2f}), and the way to the optimum is the same to {identity_error:.0e}. "
-    f"After {steps} steps of one half {by_length[0.5][-1]:.1e} nats are missing, and the last one "
+    f"After {steps} steps of one half {by_length[0.5][-1]:.2g} nats are missing, and the last one "
     f"took that down by a factor of {half_factor:.2f}: half of the way to an optimum where the "
-    f"bound is quadratic would be a quarter. Adam is {adam_left:.1e} nats short after "
-    f"{len(adam[0.1])} steps, at the better of its rates. On {NUMBER:,} data minibatches are within {of_early:.1e} nats per datum of the "
-    f"best bound after {early:.2f} of a pass, and coordinate ascent after one whole sweep within "
-    f"{in_sweeps[1]:.1e}; then it wins, as it has no noise. The factor for all coefficients "
+    f"bound is quadratic would be a quarter. Adam is {adam_left:.2g} nats short after "
+    f"{len(adam[0.1])} steps, at the better of its rates. On {NUMBER:,} data minibatches are "
+    f"within {of_early:.2g} nats per datum of the best bound after {early:.2f} of a pass, and coordinate ascent after one whole sweep within "
+    f"{in_sweeps[1]:.2g}; then it wins, as it has no noise. The factor for all coefficients "
     f"together has standard deviations within {block_error:.1%} of the exact ones, without any "
     "repair."
 )
@@ -427,7 +428,8 @@ axis.set(ylabel="standard deviation", ylim=(0, 2.0))
 axis.legend(fontsize="small")
 plt.show()
 say(
-    f"`{report['w']}` It took {of_tumours.steps} sweeps. Mean field has "
+    f"What `CAVI` found out about the site:\n\n- `{report['w']}`\n\n"
+    f"It took {of_tumours.steps} sweeps. Mean field has "
     f"{', '.join(f'{v:.3f}' for v in field_ratio)} of the exact standard deviations, linear "
     f"response {', '.join(f'{v:.3f}' for v in repaired_ratio)}. What it still lacks has to do with "
     f"the posterior's skewness, up to {float(skewness.abs().max()):.2f} here, which also puts the "

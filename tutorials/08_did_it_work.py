@@ -162,6 +162,13 @@ print(diagnosis)
 # %% [markdown]
 # ## What k-hat says, and how often it is right
 #
+# The last table holds the guide's draws against the same draws weighted: how many standard deviations
+# weighting moves each mean, the guide's standard deviation over the weighted one, and the k-hat of
+# this latent alone. The table above it has the log evidence by bounds and estimates, which should
+# agree and do not; `KL(q||p)` is the gap between it and the ELBO, and *beyond the guide* is an
+# estimate by draws that are not the guide's. *Worst combinations* are the linear combinations of
+# latents whose mean and whose standard deviation are furthest off. And k-hat?
+#
 # Weigh draws of the guide by $w = p/q$. If the tail of the weights falls like
 # $P(w > t) \sim t^{-1/k}$, then a $k$ below one half leaves them a variance, and above 0.7 nothing
 # that is computed with them can be trusted (Yao et al., 2018; Vehtari et al., 2024). Here $k$ can be
@@ -251,12 +258,13 @@ rows = "\n".join(
     for name in fits
 )
 say(
-    "| fit | ELBO | error of the guide | error after weighting | P(tau < 1) after weighting | k-hat "
+    "| fit | ELBO | error of the guide | error, weighted | P(tau < 1), weighted | k-hat "
     f"| alarms | false alarms | false assurances |\n|---|---|---|---|---|---|---|---|---|\n{rows}"
 )
 say(
-    f"Errors are of the mean of $\\log\\tau$, in standard deviations; they and $\\hat k$ are medians "
-    f"over {SETS} sets of draws. In the centred form every fit is told off in "
+    f"Errors are of the mean of $\\log\\tau$, in standard deviations; those of weighted draws and "
+    f"$\\hat k$ are medians over {SETS} sets of draws, and alarms are shares of them: $\\hat k$ above "
+    f"{LIMIT}, falsely if the error is below {CLOSE}; an assurance is false if it is above. In the centred form every fit is told off in "
     f"{min(alarm[n] for n in centred_fits):.0%} of the sets or more. Other divergences and a "
     f"full-rank guide change where it fails, and weighting leaves errors from "
     f"{min(weighted_error[n] for n in centred_fits):.2f} up: what a guide never draws cannot be "
@@ -300,7 +308,7 @@ if "non-centred, t, forward" in fits:
 # take complete pooling, $\tau = 0$, where all is normal.
 
 
-# %% mystnb={"image": {"alt": "Error of leave-one-out by school for two fits. Left, the centred one: without correction the errors are moderate. Right, the non-centred one: without correction most schools are far too low, with it all are on the exact line, as are those of NUTS."}}
+# %% mystnb={"image": {"alt": "Error of leave-one-out by school for two fits. Left, the centred one: without correction the errors are small, with it larger. Right, the non-centred one: without correction most schools are far too low, with it all are on the exact line, as are those of NUTS."}}
 def pooled(keep):
     of_y = dist.MultivariateNormal(torch.zeros(len(keep)), torch.diag(errors[keep] ** 2) + 25.0)
     return float(of_y.log_prob(y[keep]))
@@ -416,9 +424,8 @@ panel.set(ylabel="sd of guide / sd of NUTS", ylim=(0.4, 1.3))
 panel.legend(fontsize=8, loc="lower right")
 plt.show()
 
-print(comparison.conclusion.headline)
-for point in comparison.conclusion.points:
-    print("-", point)
+points = "\n".join(f"- {point}" for point in comparison.conclusion.points)
+say(f"What `comparison.conclusion` says: {comparison.conclusion.headline}\n\n{points}")
 radon_rows = "\n".join(
     f"| {name} | {table.verdict[name]} | {table.k_hat[name]:.2f} "
     f"| {table.effective_draws[name]:.0f} of {table.num_draws[name]} "

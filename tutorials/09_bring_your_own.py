@@ -140,7 +140,8 @@ say(
     f"{found['Jeffreys'][1]:.3f}, {found['reverse KL'][1]:.3f} and {found['forward KL'][1]:.3f}. "
     f"With 4 draws a step the one of Jeffreys ends at {few[1]:.3f}: weights are normalised by "
     "their own mean, and a rare large one raises that mean together with itself, so that few draws "
-    "play down what they ought to report. It is the price of not knowing the evidence."
+    "play down what they ought to report. It is the price of not knowing the evidence. (The grey "
+    "contours are those of the Jeffreys divergence.)"
 )
 
 # %% [markdown]
@@ -186,7 +187,7 @@ verdicts = {f.__name__: broken_by(f) for f in (jeffreys, stabilised, mended)}
 at_zero = torch.tensor([-float("inf"), 0.0], requires_grad=True)
 at_zero_gradient = torch.autograd.grad(jeffreys(at_zero)[1], at_zero)[0]
 for name, names in verdicts.items():
-    print(f"{name:12}", ", ".join(names) or "obeys all laws")
+    print(f"{name:12}", f"breaks {', '.join(names)}" if names else "obeys all laws")
 
 # %%
 say(
@@ -196,7 +197,7 @@ say(
     f"that entry out of a sum, and its gradient still is {at_zero_gradient[0].item()}, because "
     "zero times infinity is no number. One such draw can put it into every parameter. "
     "`mended` bounds $t$ where $e^t$ is zero anyway. The clever one, `stabilised`, breaks "
-    f"`{verdicts['stabilised'][0]}`: what it subtracts is the largest of *all* cells, so that "
+    f"`{verdicts['stabilised'][0]}` as well: what it subtracts is the largest of *all* cells, so that "
     "every datum of a plate would depend on the others. The ratios come normalised; there is "
     "nothing to stabilise."
 )

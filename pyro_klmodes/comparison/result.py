@@ -58,7 +58,9 @@ class Comparison(Results):
         """Write the page, its figures, the tables and the draws of every fit into a folder.
 
         ``index.html`` needs no other file and no network. ``fits.csv``, ``parameters.csv`` and
-        ``results.json`` hold the numbers, ``<label>.nc`` the draws, which ArviZ reads.
+        ``results.json`` hold the numbers, ``<label>.nc`` the draws, which ArviZ reads. What an
+        earlier comparison wrote into the folder is removed first, unless somebody has changed it;
+        all other files stay.
 
         Returns:
             The path of the page.
@@ -68,6 +70,7 @@ class Comparison(Results):
         """
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
+        tables.remove_earlier(place)
         for fit in self.fits:
             tables.write_draws(place, self, fit)
         tables.write_tables(place, self)

@@ -13,11 +13,11 @@ import torch
 from pyro_klmodes.conversion.arrays import Array
 from pyro_klmodes.conversion.blocks import Block, ChainBlocks, Finite, GuideBlocks, derived_seed
 from pyro_klmodes.conversion.weights import Tail, resampled
-from pyro_klmodes.errors import InvalidArgument, KLModesError, KLModesWarning
+from pyro_klmodes.errors import InvalidArgument, KLModesWarning
+from pyro_klmodes.inference.given import check_given, surveyed
 from pyro_klmodes.posteriors import Chains, Guided
 from pyro_klmodes.tracing.at_values import ModelAt
 from pyro_klmodes.tracing.discrete import marginals
-from pyro_klmodes.tracing.full_data import FullData
 from pyro_klmodes.tracing.runs import Pair
 
 __all__ = ["Drawn", "of_chains", "of_guide", "scope_of"]
@@ -67,7 +67,7 @@ class Drawn:
 def of_guide(posterior: Guided, count: int, seed: int, resample: str, *, keep: bool) -> Drawn:
     """Draws from a guide, kept in memory if they are to be."""
     pair = Pair(posterior.model, posterior.guide, posterior.args, posterior.kwargs)
-    data = _surveyed(pair)
+    data = surveyed(pair)
     note = data.why_unweighed()
     if note is not None:
         if resample == "psis":
@@ -88,20 +88,6 @@ def of_guide(posterior: Guided, count: int, seed: int, resample: str, *, keep: b
     return Drawn(at, blocks, count, weighed=note is None, note=note)
 
 
-def _surveyed(pair: Pair) -> FullData:
-    try:
-        return FullData.of(pair)
-    except KLModesError:
-        raise
-    except (TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise InvalidArgument(
-            "model and guide cannot be run with these arguments: pass those they are called with "
-            "as args=(...). If the data changed since the guide was trained, pass data of the size "
-            "it knows or train it anew; if its parameters are NaN, fit it anew with a smaller "
-            f"step. ({type(error).__name__}: {error})"
-        ) from error
-
-
 def of_chains(posterior: Chains, resample: str) -> Drawn:
     """Draws of chains, which are there already."""
     if resample != "none":
@@ -111,6 +97,7 @@ def of_chains(posterior: Chains, resample: str) -> Drawn:
             "the model of these chains is not known, because their kernel was given a potential "
             "function; pass MCMC with a kernel that was given the model."
         )
+    check_given(posterior.args, posterior.kwargs, model=posterior.model)
     at = ModelAt(posterior.model, posterior.args, posterior.kwargs, posterior.values.keys())
     chains, count = posterior.shape
     blocks = ChainBlocks(posterior, at, at.draws_per_run)

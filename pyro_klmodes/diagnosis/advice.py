@@ -28,6 +28,8 @@ class Findings:
         worst_site: the site with the largest marginal k-hat, None if unknown.
         modes: number of modes found, None if nobody looked.
         matches: whether the optimum of the loss has the posterior's moments, if the family can.
+        dependence: whether parameters are right one by one, and spreads of combinations are not.
+        noise: whether parameters and spreads are right, and means of combinations are not.
     """
 
     word: str
@@ -38,6 +40,8 @@ class Findings:
     worst_site: str | None = None
     modes: int | None = None
     matches: bool = False
+    dependence: bool = False
+    noise: bool = False
 
 
 def advice(found: Findings) -> tuple[str, ...]:
@@ -52,6 +56,8 @@ def advice(found: Findings) -> tuple[str, ...]:
     * The weights are good and the guide's moments are not: use the weighted draws (Vehtari et al.,
       2024), or fit the guide by a forward divergence, whose optimum has the right moments; if it
       was, the last step is noisy: a falling learning rate or averages (Dhaka et al., 2020).
+      Where only spreads of combinations are off, the family lacks the dependence, or has not
+      learned it yet; where only their means are, it is noise.
     * Few coordinates: a mass-covering loss or heavier tails. Many coordinates: reverse KL with a
       richer family; mass-covering losses fail there (Dhaka et al., 2021).
     * One site is worse than the others: reparameterise it (Papaspiliopoulos et al., 2007) or give
@@ -79,7 +85,12 @@ def _advice(found: Findings) -> Iterator[str]:
             'Use the weighted draws: to_arviz(result, resample="psis"), or '
             "diagnose(result).moments for moments."
         )
-        if found.matches:
+        if found.dependence:
+            yield (
+                "Or use a family that has the dependence: AutoFullRank, AutoLowRank, "
+                "AutoHierarchical, AutoFlow. If this one has it, train on."
+            )
+        elif found.matches or found.noise:
             yield (
                 "Or take the noise out of the last step, which is all that a fit by this loss may "
                 "lack: let the learning rate fall, or average (callbacks=[AverageIterates()])."

@@ -12,11 +12,11 @@ from pyro_klmodes.diagnosis.latent_use import Collapse, SiteUse
 from pyro_klmodes.diagnostics import MutualInformation, active_units
 from pyro_klmodes.diagnostics import mutual_information as information_of
 from pyro_klmodes.errors import InvalidArgument, NoDensity
+from pyro_klmodes.inference.given import surveyed
 from pyro_klmodes.inference.isolation import seeded
 from pyro_klmodes.posteriors import Chains, as_posterior
 from pyro_klmodes.tracing import Draws
 from pyro_klmodes.tracing.contrasts import contrasts, data_plate, kept_data
-from pyro_klmodes.tracing.full_data import FullData
 
 __all__ = ["collapse"]
 
@@ -94,7 +94,7 @@ def collapse(
         raise InvalidArgument("Markov chains have no guide that could collapse; pass a fit.")
     notes: list[str] = []
     with posterior.scope(), seeded(seed):
-        full = FullData.of(posterior.pair)
+        full = surveyed(posterior.pair)
         chosen = data_plate(full, plate)
         draws = full.draws(num_samples, by_site=True)
         kept = kept_data(draws, chosen)

@@ -58,8 +58,9 @@ def diagnose(
         A ``Diagnosis``, which prints as a table.
 
     Raises:
-        InvalidArgument: for fewer than 100 draws, for draws or weights that are not numbers, and
-            for a source that is no finished inference.
+        InvalidArgument: for fewer than 100 draws, for draws or weights that are not numbers, for a
+            source that is no finished inference, and for arguments that model or guide cannot be
+            called with: a pair or an ``SVI`` does not know its data.
         ModelGuideMismatch, UnsupportedStructure: as training would, for instance when the data
             have another shape than those the guide was fitted to.
 

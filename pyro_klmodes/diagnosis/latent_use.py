@@ -40,7 +40,9 @@ class Collapse:
     r"""What the latents of the data are used for, in nats per datum.
 
     The negated ELBO is ``distortion + rate`` (plus the rates of global latents), and the rate is
-    ``information + aggregate_gap``.
+    ``information + aggregate_gap``. Prints as a table with these numbers; "aggregate against prior"
+    is ``aggregate_gap``, "active units" are those whose mean differs between data, and "largest
+    variance of a mean" is how much it does where it does most.
 
     Attributes:
         plate: whose elements are the data.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_klmodes.diagnosis.advice import Findings, advice
+from pyro_klmodes.diagnosis.combined import worst_combination
 from pyro_klmodes.diagnosis.elsewhere import Elsewhere, look_elsewhere
 from pyro_klmodes.diagnosis.finer_evidence import decided
 from pyro_klmodes.diagnosis.local_axes import LocalAxes
@@ -30,6 +31,7 @@ from pyro_klmodes.diagnostics import (
     marginal_khat,
 )
 from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.inference.given import surveyed
 from pyro_klmodes.inference.isolation import seeded
 from pyro_klmodes.posteriors import Guided
 from pyro_klmodes.tracing import Draws
@@ -92,13 +94,14 @@ def diagnose_guide(
                 seed=seed,
             )
     moments, marginal = _by_site(seen)
-    shift = worst_shift(moments)
+    shift, combination = worst_shift(moments), worst_combination(seen.draws, seen.values)
     trusted = elsewhere.trusted if log_evidence is None else TrustedEvidence(log_evidence)
     with posterior.scope():
         weights, finer = decided(seen.data, seen.draws, weights, trusted, seed)
-    judged = verdict(
-        weights, trusted, shift, shift_beyond(moments, weights.effective_draws, elsewhere.moments)
-    )
+    beyond = shift_beyond(moments, weights.effective_draws, elsewhere.moments)
+    judged = verdict(weights, trusted, shift, beyond, combination)
+    one_by_one = combination is not None and (shift is None or shift.small)
+    spreads = combination is None or combination.small_spread
     findings = Findings(
         word=judged.word,
         weights=weights,
@@ -108,6 +111,8 @@ def diagnose_guide(
         settled=settled,
         worst_site=_worst_site(marginal, weights.k_hat_limit),
         modes=None if elsewhere.coverage is None else len(elsewhere.coverage.masses),
+        dependence=one_by_one and not spreads,
+        noise=one_by_one and spreads,
     )
     return Diagnosis(
         verdict=replace(judged, advice=advice(findings)),
@@ -119,6 +124,7 @@ def diagnose_guide(
         evidence=_evidence(seen, seed),
         trusted=trusted,
         moments=moments,
+        combination=combination,
         error_bounds=_error_bounds(seen),
         stein=elsewhere.stein,
         opinion=elsewhere.opinion,
@@ -131,7 +137,7 @@ def diagnose_guide(
 def _look(posterior: Guided, num_samples: int, seed: int) -> _Seen:
     """Draw and weigh; an autoguide's auxiliary sites are no parameters."""
     with posterior.scope(), seeded(seed):
-        data = FullData.of(posterior.pair)
+        data = surveyed(posterior.pair)
         draws = data.draws(num_samples)
         return _Seen(data, draws, {site: draws.values[site] for site in data.latents})
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyro_klmodes.diagnosis.second_opinion import SecondOpinion
 from pyro_klmodes.diagnosis.show import rendered
-from pyro_klmodes.diagnosis.verdict import TrustedEvidence, Verdict
+from pyro_klmodes.diagnosis.verdict import TrustedEvidence, Verdict, WorstShift
 from pyro_klmodes.diagnosis.weight_summary import WeightSummary
 from pyro_klmodes.diagnostics import (
     CorrectedMoments,
@@ -58,7 +58,52 @@ class ChainSummary:
 class Diagnosis:
     """Everything that was found out about one finished inference; None where it could not be.
 
-    Prints as a table. ``notes`` says what is missing and why.
+    Prints as tables, whose lines are:
+
+    ========================  =====================================================================
+    Pareto k-hat              of the weights of the guide's draws, with its Monte Carlo spread; up
+                              to its limit weighted draws can be used, the smaller the better
+    draws it needs            as many make weights of this k-hat usable
+    effective draws           how many exact draws the weighted ones are worth; of chains, the
+                              fewest over all parameters
+    worst combinations        the linear combinations of parameters whose mean, and whose standard
+                              deviation, are furthest from those of the weighted draws, as far as
+                              that is more than chance
+    mass at the modes         the guide's share of draws around each mode, and the posterior's, by
+                              draws around the modes that a search found
+    Stein test of q = p       p-value by the kernelised Stein discrepancy: small if the draws are
+                              not from the posterior
+    R-hat                     of chains: they agree with each other where it is at most 1.01
+    divergences               transitions of the sampler that went wrong
+    split R-hat of the loss   whether training was over: above 1.1 the loss still moved
+    ========================  =====================================================================
+
+    ========================  =====================================================================
+    log evidence              a lower bound is below the log evidence in expectation; an estimate
+                              may be on either side
+    ELBO                      mean of the log-weights, the usual bound
+    IWAE_K                    the bound by K draws at a time, tighter for more
+    log mean w                estimate by all weights
+    jackknife                 the same with less bias
+    CUBO_2                    half the log of the mean squared weight; in theory, not as estimated
+                              here, an upper bound
+    thermodynamic lower       sums over a path from the guide to the posterior, from below
+    thermodynamic upper       and from above: the further apart, the more guide and posterior differ
+    KL(q||p)                  divergence of the guide from the posterior, log mean w less ELBO
+    beyond the guide          the evidence by draws from elsewhere, or the exact one: if larger
+                              than log mean w by more than chance, the guide misses mass
+    ========================  =====================================================================
+
+    ========================  =====================================================================
+    mean, in sd               how far the mean of the weighted draws is from the guide's, in
+                              standard deviations of the former
+    sd ratio                  the guide's standard deviation over that of the weighted draws: below
+                              one where the guide is too narrow
+    k-hat by itself           of the guide's density of this parameter alone: where the guide is
+                              wrong; negative where weights are bounded
+    ========================  =====================================================================
+
+    ``notes`` says what is missing and why.
 
     Attributes:
         verdict: can it be believed, why, and what to try next.
@@ -70,6 +115,8 @@ class Diagnosis:
         evidence: bounds and estimates of the log evidence by name, told apart.
         trusted: the evidence the verdict was held against.
         moments: moments of the weighted draws against the guide's own, by site.
+        combination: the linear combinations of parameters whose mean and whose standard deviation
+            are furthest off, as far as that is no chance.
         error_bounds: bounds on the error of mean and standard deviation, where the theory holds.
         stein: test of the guide by the kernelised Stein discrepancy.
         opinion: modes and evidence that were found without the guide.
@@ -88,6 +135,7 @@ class Diagnosis:
     evidence: Mapping[str, Evidence] = field(default_factory=dict, repr=False)
     trusted: TrustedEvidence | None = None
     moments: Mapping[str, CorrectedMoments] = field(default_factory=dict, repr=False)
+    combination: WorstShift | None = None
     error_bounds: ErrorBounds | None = field(default=None, repr=False)
     stein: SteinTest | None = field(default=None, repr=False)
     opinion: SecondOpinion | None = field(default=None, repr=False)

@@ -83,8 +83,7 @@ def second_opinion(
         seed: of all of it; random states are restored.
 
     Returns:
-        None where it cannot be had: no mode was found, or there are more than 50 unconstrained
-        coordinates.
+        None where no mode was found, or there are more than 50 unconstrained coordinates.
 
     Raises:
         UnsupportedStructure: for latents without a place in unconstrained space, for improper

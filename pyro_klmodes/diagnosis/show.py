@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from pyro_klmodes.diagnosis.verdict import WorstShift
 from pyro_klmodes.names import element_name
 from pyro_klmodes.numbers import with_spread
 
@@ -44,6 +45,7 @@ def rendered(diagnosis: Diagnosis) -> Iterator[RenderableType]:
         yield _evidence(diagnosis)
     if diagnosis.moments:
         yield _parameters(diagnosis)
+    yield Text("what the lines mean: help(pyro_klmodes.Diagnosis)", style="dim")
     for note in diagnosis.notes:
         yield Text(f"note: {note}", style="dim")
 
@@ -74,6 +76,8 @@ def _lines(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
         )
         yield "draws it needs", f"{needed:.2g}" if needed < 1e9 else "more than can be had"
         yield "effective draws", f"{weights.effective_draws:.0f} of {weights.num_draws}"
+    if diagnosis.combination is not None:
+        yield "worst combinations", _combination(diagnosis.combination)
     if diagnosis.coverage is not None and diagnosis.opinion is not None:
         shares = ", ".join(f"{x:.2f}" for x in diagnosis.coverage.masses.tolist())
         true = ", ".join(f"{x:.2f}" for x in diagnosis.opinion.masses.tolist()[:MOST_ROWS])
@@ -86,6 +90,15 @@ def _lines(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
         yield "divergences", str(diagnosis.chains.divergences)
     if diagnosis.settled is not None:
         yield "split R-hat of the loss", f"{diagnosis.settled:.2f}"
+
+
+def _combination(worst: WorstShift) -> str:
+    told = []
+    if worst.mean > 0:
+        told.append(f"mean of {worst.mean_at} off by {worst.mean:.2f} sd")
+    if worst.log_ratio != 0:
+        told.append(f"sd ratio {math.exp(worst.log_ratio):.2f} of {worst.sd_at}")
+    return "; ".join(told) or "nothing beyond chance"
 
 
 def _evidence(diagnosis: Diagnosis) -> Table:

@@ -61,7 +61,12 @@ class WorstShift:
     @property
     def small(self) -> bool:
         """Whether the guide's draws can be used as they are."""
-        return self.mean <= SMALL_SHIFT and abs(self.log_ratio) <= SMALL_LOG_RATIO
+        return self.mean <= SMALL_SHIFT and self.small_spread
+
+    @property
+    def small_spread(self) -> bool:
+        """Whether their standard deviations can."""
+        return abs(self.log_ratio) <= SMALL_LOG_RATIO
 
     @property
     def clear(self) -> bool:
@@ -90,6 +95,7 @@ def verdict(
     trusted: TrustedEvidence | None = None,
     shift: WorstShift | None = None,
     beyond: WorstShift | None = None,
+    combined: WorstShift | None = None,
 ) -> Verdict:
     """In a word and in a sentence: can the fit be believed?
 
@@ -104,8 +110,10 @@ def verdict(
     2. Weights are well behaved if Pareto k-hat is at most its limit for this number of draws,
        min(1 - 1/log10 S, 0.7) of Vehtari et al. (2024), and at least 100 draws (or a tenth of
        them) are effective. Then the moments of the weighted draws can be believed. If the guide's
-       own differ from them by at most 0.15 standard deviations and 15 %, the fit is "reliable";
-       otherwise it is "reweight": the weighted draws can be used, and only those.
+       own differ from them by at most 0.15 standard deviations and 15 %, in every parameter and
+       in the worst linear combination, the fit is "reliable"; otherwise it is "reweight": the
+       weighted draws can be used, and only those. A combination counts if it is off by more than
+       chance, four standard errors.
     3. Weights that hardly vary have a k-hat that is noise. If 95 % of the draws are effective they
        count as well behaved where the trusted evidence is met and four standard errors of the
        difference are at most 0.1. Weights that come in lumps, as those of one wide normal over two
@@ -120,6 +128,7 @@ def verdict(
         shift: Of the guide's moments against those of the weighted draws, None if unknown.
         beyond: Of the moments of the weighted draws against those of draws that do not come from
             the guide, None if unknown.
+        combined: As `shift`, of linear combinations of the parameters, None if unknown.
 
     Example:
         >>> weights = WeightSummary(0.3, 0.7, 3000.0, 4000, 1, 0, -1.2, 0.01)
@@ -145,10 +154,11 @@ def verdict(
             f"{_where(beyond, CLEAR_SHIFT, CLEAR_LOG_RATIO)}.",
         )
     if tail_is_light:
-        return _usable(shift, "The weights are well behaved")
+        return _usable(shift, combined, "The weights are well behaved")
     if share > NEARLY_ALL and abs(short) <= chance <= PRECISE:
         return _usable(
             shift,
+            combined,
             f"{share:.0%} of the draws are effective and the evidence agrees with "
             f"{trusted.origin if trusted else ''}; the k-hat of weights that hardly vary is noise",
         )
@@ -193,8 +203,14 @@ def _tail_is_light(weights: WeightSummary) -> bool:
     return (weights.k_hat <= weights.k_hat_limit and enough) or _share(weights) > CONSTANT
 
 
-def _usable(shift: WorstShift | None, because: str) -> Verdict:
+def _usable(shift: WorstShift | None, combined: WorstShift | None, because: str) -> Verdict:
     if shift is None or shift.small:
+        if combined is not None and not combined.small:
+            return Verdict(
+                "reweight",
+                f"{because}, so the weighted draws can be used, but the guide's own only for one "
+                f"parameter at a time: {_where(combined, SMALL_SHIFT, SMALL_LOG_RATIO)}.",
+            )
         moments = "" if shift is None else ", and the guide's moments agree with the weighted ones"
         return Verdict("reliable", f"{because}{moments}.")
     return Verdict(

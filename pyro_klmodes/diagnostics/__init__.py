@@ -6,6 +6,7 @@ from pyro_klmodes.diagnostics.collapse import (
     active_units,
     mutual_information,
 )
+from pyro_klmodes.diagnostics.combinations import Combinations, combinations
 from pyro_klmodes.diagnostics.coverage import Coverage, expected_coverage, tarp, tarp_shares
 from pyro_klmodes.diagnostics.error_bounds import ErrorBounds, error_bounds
 from pyro_klmodes.diagnostics.evidence import Evidence, evidence
@@ -31,6 +32,7 @@ from pyro_klmodes.diagnostics.symmetry import VSBCReading, vsbc_reading
 
 __all__ = [
     "ActiveUnits",
+    "Combinations",
     "CorrectedMoments",
     "Coverage",
     "EcdfBands",
@@ -46,6 +48,7 @@ __all__ = [
     "SteinTest",
     "VSBCReading",
     "active_units",
+    "combinations",
     "corrected_moments",
     "ecdf_bands",
     "error_bounds",

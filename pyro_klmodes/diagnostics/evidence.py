@@ -65,9 +65,10 @@ def evidence(
     CUBO_2                 estimate     `1/2 log mean w^2`. Its exact value is an upper bound, but
                                         an average of few draws is below it (in expectation too)
     thermodynamic lower    estimate     left Riemann sum of `E_b[log w]` over b in [0, 1], where
-    thermodynamic upper    estimate     the b-th density is proportional to `q w^b`; right sum.
-                                        Bounds for exact expectations; here they are estimated by
-                                        self-normalised weights `w^b`
+                                        the b-th density is proportional to `q w^b`: a bound for
+                                        exact expectations, here estimated by self-normalised
+                                        weights `w^b`
+    thermodynamic upper    estimate     right sum, likewise
     KL(q||p)               estimate     log mean w - ELBO
     =====================  ===========  =========================================================
 

@@ -14,7 +14,7 @@ __all__ = ["Choice", "Plan", "check_choice", "make_plan", "worth_lifting"]
 Choice = Literal["auto", "eager", "graph", "inductor", "aot"]
 
 #: steps that pay for writing the step down and checking it, one to three seconds
-_WORTH_LIFTING = 2000
+_WORTH_LIFTING = 500
 #: a saving that is only just one is not worth a compiler
 _MARGIN = 2.0
 

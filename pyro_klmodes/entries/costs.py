@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyro_klmodes.entries.recipe import particles_of
 from pyro_klmodes.inference import FitResult
 
 __all__ = ["gradient_evaluations"]
@@ -20,5 +21,4 @@ def gradient_evaluations(source: Any) -> int | None:
     """
     if not isinstance(source, FitResult):
         return None
-    loss = source.loss
-    return source.steps * int(loss.num_particles) * int(getattr(loss, "num_outer", 1))
+    return source.steps * (particles_of(source.loss) or 1)

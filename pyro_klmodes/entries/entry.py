@@ -10,6 +10,7 @@ import numpy as np
 
 from pyro_klmodes.diagnosis import Diagnosis
 from pyro_klmodes.entries.moments import Moments
+from pyro_klmodes.entries.recipe import Recipe
 from pyro_klmodes.inference_data import Elpd
 
 __all__ = ["USABLE", "Failed", "Fitted", "Outcome"]
@@ -41,6 +42,7 @@ class Fitted:
         model: The model it is a fit of; only fits of one model share their evidence.
         learns: Whether the model has parameters of its own, so that its evidence is another one in
             every fit.
+        recipe: How it was trained, None if nobody knows.
     """
 
     label: str
@@ -58,6 +60,7 @@ class Fitted:
     notes: tuple[str, ...] = ()
     model: Callable[..., Any] | None = field(default=None, repr=False)
     learns: bool = False
+    recipe: Recipe | None = field(default=None, repr=False)
 
     @property
     def verdict(self) -> str:

@@ -80,6 +80,15 @@ class Results:
         return [outcome for outcome in self.outcomes if isinstance(outcome, Failed)]
 
     @property
+    def recipes(self) -> dict[str, list[Fitted]]:
+        """How the fits were trained, in words, each with the fits that it is true of."""
+        found: dict[str, list[Fitted]] = {}
+        for fit in self.fits:
+            if fit.recipe is not None:
+                found.setdefault(fit.recipe.words, []).append(fit)
+        return found
+
+    @property
     def common_sites(self) -> dict[str, tuple[int, ...]]:
         """The sites that every fit has in the same shape, with that shape."""
         if not self.fits:

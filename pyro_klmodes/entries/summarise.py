@@ -18,6 +18,7 @@ from pyro_klmodes.entries.costs import gradient_evaluations
 from pyro_klmodes.entries.entry import USABLE, Failed, Fitted, Outcome
 from pyro_klmodes.entries.leave_one_out import leave_one_out
 from pyro_klmodes.entries.moments import Moments
+from pyro_klmodes.entries.recipe import Recipe
 from pyro_klmodes.errors import KLModesError, KLModesWarning
 from pyro_klmodes.posteriors import Chains, Posterior, as_posterior
 from pyro_klmodes.tracing.simulate import learned_names
@@ -99,6 +100,7 @@ def summarise(
         notes=tuple(dict.fromkeys(notes)),
         model=posterior.model,
         learns=_learns(posterior),
+        recipe=Recipe.of(source),
     )
 
 

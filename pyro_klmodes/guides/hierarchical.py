@@ -47,9 +47,9 @@ class AutoHierarchical(ConditionedGuide):
 
     Every unconstrained coordinate of a local is, given the values x before it,
 
-    .. math:: q(u \mid x) \propto N(u; l_0(x), s_0(x)^2) \; N(u; l_1(x), s_1(x)^2)
-            = N\big(u; (1 - \kappa) l_0 + \kappa l_1, \; (1 - \kappa) s_0^2 \big), \qquad
-            \kappa = \frac{s_0^2}{s_0^2 + s_1^2}
+    .. math:: q(u \mid x) &\propto N(u; l_0(x), s_0(x)^2) \; N(u; l_1(x), s_1(x)^2) \\
+            &\propto N\big(u; (1 - \kappa) l_0 + \kappa l_1, \; (1 - \kappa) s_0^2 \big), \qquad
+            \kappa = \frac{s_0^2}{s_0^2 + s_1^2},
 
     a prior times a likelihood, with :math:`l_i` and :math:`\log s_i` linear in x. If the prior of
     :math:`z_n` is normal in unconstrained space with mean linear and log-scale linear in x, and if

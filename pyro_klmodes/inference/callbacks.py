@@ -37,6 +37,8 @@ class Callbacks:
     also have these methods:
 
     - ``before_fit(model, guide, parameters)``: before the first step, also of a fit that resumes;
+    - ``check_length(steps)``: likewise, with the number of steps to come where it is known; it may
+      raise;
     - ``after_epoch(info)``: after each pass over the batches, with the last step's ``StepInfo``; a
       true result ends the fit;
     - ``finish()``: at the end; it may change the parameters;
@@ -55,6 +57,11 @@ class Callbacks:
     ) -> None:
         """Begin a fit."""
         self._tell("before_fit", model, guide, parameters)
+
+    def check_length(self, steps: int | None) -> None:
+        """Have those look that need a number of steps, if it is known beforehand."""
+        if steps is not None:
+            self._tell("check_length", steps)
 
     def after_step(self, info: StepInfo) -> bool:
         """Tell all of them of a step; whether the fit should end."""

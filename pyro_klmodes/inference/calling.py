@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.inference.batches import ByIndex, Call
 
-__all__ = ["check_pair", "check_positional", "check_signatures", "shown"]
+__all__ = ["check_pair", "check_positional", "check_signatures", "shown", "signature_of"]
 
 _LENGTHS = ("step", "num_steps", "n_steps", "num_iterations", "iterations")
 _EPOCHS = ("epoch", "num_epochs", "n_epochs")
@@ -72,7 +72,7 @@ def check_signatures(
         InvalidArgument: naming the function, what does not fit, and what was probably meant.
     """
     for name, function in (("model", model), ("guide", guide)):
-        signature = _signature(function)
+        signature = signature_of(function)
         if signature is None:
             continue
         try:
@@ -84,8 +84,11 @@ def check_signatures(
             ) from error
 
 
-def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
-    """None if it cannot be known; that of a wrapper is its own, whatever it passes on."""
+def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    """What it is called with, None if that cannot be known.
+
+    The signature of a wrapper is its own, whatever it passes on.
+    """
     plain = type(function).__call__ in (Module.__call__, PyroModule.__call__)
     target = function.forward if isinstance(function, Module) and plain else function
     try:

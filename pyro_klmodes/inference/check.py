@@ -10,12 +10,12 @@ from pyro import poutine
 from pyro_klmodes.errors import InvalidArgument, UnsupportedStructure
 from pyro_klmodes.inference.check_problems import (
     held_by_others,
-    joint_weight,
     scale_problems,
     shared_parameters,
 )
 from pyro_klmodes.inference.check_report import CheckReport, site_reports
 from pyro_klmodes.inference.isolation import seeded
+from pyro_klmodes.inference.joint_weights import why_joint
 from pyro_klmodes.inference.modules import evaluating
 from pyro_klmodes.losses import DivergenceLoss, ReverseKL
 from pyro_klmodes.tracing.density import why_unscored
@@ -35,8 +35,9 @@ def check(
     """Look at a model, a guide and a loss before training, print what they look like, and object.
 
     Shows each site with its plates, effective scale, enumeration and whether it is
-    reparameterised; the granularity of the weights; and every problem found. Random states and
-    the param store's existing parameters are left as they are.
+    reparameterised; the granularity of the weights; what is probably not meant (``problem:``), and
+    what is right as it is but good to know (``remark:``). Random states and the param store's
+    existing parameters are left as they are.
 
     Args:
         model: a Pyro model.
@@ -58,8 +59,8 @@ def check(
         ...     pyro.sample("z", dist.Normal(0.0, 1.0))
         >>> with contextlib.redirect_stdout(io.StringIO()):
         ...     report = check(model, model, loss=ReverseKL())
-        >>> report.estimator, report.granularity, report.problems
-        ('mixed', (), ())
+        >>> report.estimator, report.granularity, report.problems, report.remarks
+        ('mixed', (), (), ())
     """
     if loss is not None and not isinstance(loss, DivergenceLoss):
         raise InvalidArgument(f"loss={loss!r} is not one of this package's losses.")
@@ -90,38 +91,42 @@ def _examine(
 ) -> CheckReport:
     pair = Pair(model, guide, args, kwargs)
     asked = ReverseKL() if loss is None else loss
-    problems: list[str] = []
     held = held_by_others(guide)
     layout, estimator = asked.resolve(model, guide, *args, **kwargs)
     with poutine.block():
         traces = run(pair, particles=Single(layout.nesting), enumerated=bool(layout.enumerated))
+    problems = [*scale_problems(traces, asked), *shared_parameters(guide, held)]
+    remarks = []
     unscored = why_unscored(pair)
     if unscored is not None:
-        problems.append(f"forward KL, doubly and score estimators cannot be used: {unscored}")
-    problems += scale_problems(traces, asked)
-    problems += shared_parameters(guide, held)
-    granularity = _granularity(asked, pair, problems)
+        # A loss that needs the density was refused above.
+        remarks.append(f"forward KL, doubly and score estimators cannot be used: {unscored}")
+    granularity, reason = _granularity(asked, pair)
+    if granularity is None:
+        remarks.append(reason)
     if granularity == () and not asked.objective.linear:
-        problems += joint_weight(traces)
+        joint = why_joint(traces, layout)
+        problems += [joint.problem] * bool(joint.problem)
+        remarks += [joint.remark] * bool(joint.remark)
     return CheckReport(
         sites=tuple(site_reports(traces, layout)),
         granularity=granularity,
         sharing=layout.sharing,
         estimator="" if loss is None else repr(estimator),
         problems=tuple(problems),
+        remarks=tuple(remarks),
     )
 
 
-def _granularity(loss: DivergenceLoss, pair: Pair, problems: list[str]) -> tuple[str, ...] | None:
+def _granularity(loss: DivergenceLoss, pair: Pair) -> tuple[tuple[str, ...] | None, str]:
     """Local plates of the weights, by drawing some; a structure no weight exists for is an error.
 
-    For a loss that is linear in the weights such a structure is harmless, and only reported.
+    For a loss that is linear in the weights such a structure is harmless: None, and the reason.
     """
     try:
         with poutine.block():
-            return loss.draws(pair.model, pair.guide, *pair.args, **pair.kwargs).plates
+            return loss.draws(pair.model, pair.guide, *pair.args, **pair.kwargs).plates, ""
     except UnsupportedStructure as error:
         if not loss.objective.linear:
             raise
-        problems.append(str(error))
-        return None
+        return None, str(error)

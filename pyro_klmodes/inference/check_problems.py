@@ -10,12 +10,11 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_klmodes.losses import DivergenceLoss
-from pyro_klmodes.tracing.handlers import is_latent
-from pyro_klmodes.tracing.plates import plates_of, split_scale
+from pyro_klmodes.tracing.plates import split_scale
 from pyro_klmodes.tracing.runs import Traces
 from pyro_klmodes.tracing.terms import scored_sites
 
-__all__ = ["held_by_others", "joint_weight", "scale_problems", "shared_parameters"]
+__all__ = ["held_by_others", "scale_problems", "shared_parameters"]
 
 
 def scale_problems(traces: Traces, loss: DivergenceLoss) -> list[str]:
@@ -61,24 +60,4 @@ def shared_parameters(guide: Callable[..., Any], held: set[int]) -> list[str]:
         f"parameter '{name}' is shared through the param store with another module of the "
         "same name, so training one moves the other. Call pyro.clear_param_store() before, "
         "use fit(), or pyro.settings.set(module_local_params=True)."
-    ]
-
-
-def joint_weight(traces: Traces) -> list[str]:
-    """Latents in plates whose weights are joint all the same."""
-    latent = [s for s in scored_sites(traces.model) if is_latent(s)]
-    sequential = {f.name for s in latent for f in s["cond_indep_stack"] if not f.vectorized}
-    if sequential:
-        return [
-            f"latent sites in sequential plate(s) {sorted(sequential)} share one joint weight, "
-            "whose variance grows with the size of the plates. Write them as vectorised plates "
-            "(`with pyro.plate(...)`) in model and guide, or use ReverseKL."
-        ]
-    plates = {p for s in latent for p in plates_of(s)}
-    if not plates:
-        return []
-    return [
-        f"latent sites in plate(s) {sorted(plates)} share one joint weight, because other latents "
-        "or a joint guide lie outside; its variance grows with the size of the plates. Use a guide "
-        "with a site per latent, or ReverseKL."
     ]

@@ -40,13 +40,19 @@ class SiteReport:
 class CheckReport:
     """What ``check`` found.
 
+    Prints as a table of the sites: "role" is latent, observed, summed out (enumerated) or auxiliary
+    (of the guide alone); "scale" is what their log-probability is multiplied by; "gradient" is the
+    path through a reparameterised draw or the score of its density, empty where the guide draws
+    nothing.
+
     Attributes:
         sites: every site, in order.
         granularity: local plates, by whose elements the weights are; empty: one joint weight.
         sharing: "run" if all particles share one run of model and guide; "map" if they share one of
             the guide, and the model is mapped over its draws; "none" if they have one each.
         estimator: the estimator of the loss, "" without one.
-        problems: what is legitimate but probably not meant, in words.
+        problems: what is legitimate but probably not meant, and what to change, in words.
+        remarks: what is right as it is, and good to know.
     """
 
     sites: tuple[SiteReport, ...]
@@ -54,6 +60,7 @@ class CheckReport:
     sharing: Sharing
     estimator: str
     problems: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def vectorised(self) -> bool:
@@ -70,10 +77,12 @@ class CheckReport:
         console.print(f"weights: {self._weights()}; particles {self._layout()}")
         for problem in self.problems:
             console.print(f"problem: {problem}", markup=False)
+        for remark in self.remarks:
+            console.print(f"remark: {remark}", markup=False)
 
     def _weights(self) -> str:
         if self.granularity is None:
-            return "not available, see the problems"
+            return "not available, see the remarks"
         if not self.granularity:
             return "one joint weight per particle"
         return f"one per particle and element of {', '.join(self.granularity)}"

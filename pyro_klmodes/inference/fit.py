@@ -138,7 +138,8 @@ def fit(
     Warns:
         KLModesWarning: naming the cause, if steps were to be compiled and cannot be; and before the
             first step, naming latent and plate, if several batches share a
-            latent and each of them is taken for all data.
+            latent and each of them is taken for all data; and whatever callbacks warn of, as
+            ``AverageIterates`` does if it has replaced nothing.
 
     Example:
         >>> import torch, pyro, pyro.distributions as dist
@@ -221,6 +222,7 @@ def fit(
                 interrupted=interrupted,
                 epochs=stream.epoch,
                 explanation=accelerated.explanation,
+                optimizer=optimizers.words(),
             )
 
         training.set_up_inner(first)
@@ -231,6 +233,7 @@ def fit(
             training.load_state_dict(saved, checkpoint)
         watch = _effective_size(model, guide, loss, first) if progress else None
         total = _steps_in_all(length, stream)
+        told.check_length(total)
         with progress_bar(total, watch, done=len(training.losses), epochs=length.epochs) as advance:
             try:
                 training.run(advance)

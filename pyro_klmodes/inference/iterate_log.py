@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_klmodes.diagnostics.iterates import iterate_rhat
 from pyro_klmodes.errors import InvalidArgument
 
-__all__ = ["IterateLog", "Window", "checked_whole"]
+__all__ = ["IterateLog", "Window", "checked_whole", "longest_window"]
 
 _MOST_ROWS = 1000
 _MOST_PARAMETERS = 500
@@ -84,12 +84,17 @@ class IterateLog:
         if not self._steps:
             return None
         now = self._steps[-1] + 1
-        longest = int(0.95 * now)
+        longest = longest_window(now)
         if longest < least:
             return None
         lengths = {int(n) for n in torch.linspace(least, longest, _WINDOWS)}
         windows = [Window(now - n, self.rhat(now - n)) for n in sorted(lengths)]
         return min(windows, key=lambda window: window.rhat)
+
+
+def longest_window(steps: int) -> int:
+    """The longest window of a fit of so many steps: what comes first is never stationary."""
+    return int(0.95 * steps)
 
 
 def checked_whole(name: str, value: int, least: int) -> int:

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.inference.calling import shown
 from pyro_klmodes.inference.fused import Fused
+from pyro_klmodes.inference.optimizer_words import described, last_rate, parts_of, short
 
 __all__ = ["Optimizers"]
 
@@ -94,7 +95,7 @@ class Optimizers:
             return None
         if any(p not in optim.optim_objs or optim.grad_clip[p] is not None for p in params):
             return None
-        return [_parts(optim.optim_objs[p])[1] for p in params]
+        return [parts_of(optim.optim_objs[p])[1] for p in params]
 
     def step_schedules(self, loss: float) -> None:
         """Have schedules take a step; those that wait for a plateau are told the loss."""
@@ -119,7 +120,7 @@ class Optimizers:
         for name, p in params.items():
             for optim in self.groups.values():
                 if p in optim.optim_objs:
-                    scheduler, inner = _parts(optim.optim_objs[p])
+                    scheduler, inner = parts_of(optim.optim_objs[p])
                     states[name] = {
                         "optimizer": inner.state_dict(),
                         "scheduler": None if scheduler is None else _without_code(scheduler),
@@ -136,7 +137,7 @@ class Optimizers:
             # Pyro makes the optimizer of a parameter in its first step, by these two.
             optim.optim_objs[p] = optim._get_optim(p)
             optim.grad_clip[p] = optim._get_grad_clip(p)
-            scheduler, inner = _parts(optim.optim_objs[p])
+            scheduler, inner = parts_of(optim.optim_objs[p])
             if scheduler is not None:
                 scheduler.load_state_dict(state["scheduler"])
             inner.load_state_dict(state["optimizer"])
@@ -145,7 +146,23 @@ class Optimizers:
 
     def describe(self) -> str:
         """Kind and arguments, without anything that differs from process to process."""
-        return "; ".join(f"{prefix}{_describe(o)}" for prefix, o in self.groups.items())
+        return "; ".join(f"{prefix}{described(o)}" for prefix, o in self.groups.items())
+
+    def words(self) -> str:
+        """Kind and arguments with the learning rates there are now, for people.
+
+        Example:
+            >>> from pyro.optim import Adam
+            >>> Optimizers(Adam({"lr": 0.1, "betas": (0.9, 0.999)}), clip_norm=10.0).words()
+            'Adam (lr=0.1, betas=(0.9, 0.999)), norm of gradients clipped at 10'
+        """
+        each = [
+            f"{prefix and f'{prefix}: '}{described(optim, short)}{last_rate(optim)}"
+            for prefix, optim in self.groups.items()
+        ]
+        if self.clip_norm is not None:
+            each[-1] += f", norm of gradients clipped at {self.clip_norm:g}"
+        return "; ".join(each)
 
     def _group_of(self, name: str) -> PyroOptim:
         spelled = _spelled(name)
@@ -165,7 +182,7 @@ class Optimizers:
     def _inner(self) -> Iterator[tuple[Any, Any]]:
         for optim in self.groups.values():
             for each in optim.optim_objs.values():
-                yield _parts(each)
+                yield parts_of(each)
 
 
 def _spelled(name: str) -> str:
@@ -177,26 +194,6 @@ def _any_begins(names: list[str], prefix: str) -> bool:
     return any(name.startswith(prefix) for name in names)
 
 
-def _parts(each: Any) -> tuple[Any, Any]:
-    """A scheduler or None, and the torch optimizer."""
-    return (each, each.optimizer) if hasattr(each, "optimizer") else (None, each)
-
-
 def _without_code(scheduler: Any) -> dict[str, Any]:
     """The state of a scheduler but for functions, which the resuming fit brings along."""
     return {name: x for name, x in scheduler.state_dict().items() if not callable(x)}
-
-
-def _describe(optim: PyroOptim) -> str:
-    parts = [optim.pt_optim_constructor, optim.pt_optim_args, optim.pt_clip_args]
-    if isinstance(optim, PyroLRScheduler):
-        parts += [optim.pt_scheduler_constructor, optim.kwargs]
-    return " ".join(_spell(part) for part in parts if part != {})
-
-
-def _spell(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "(" + ", ".join(f"{name}={_spell(x)}" for name, x in value.items()) + ")"
-    if callable(value):
-        return getattr(value, "__qualname__", type(value).__qualname__)
-    return repr(value)

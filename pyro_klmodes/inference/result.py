@@ -90,6 +90,7 @@ class FitResult:
         interrupted: whether it ended before its last step.
         epochs: how many passes over the batches were finished; None for a fit without batches.
         explanation: how the steps were run, None where there were no gradient steps.
+        optimizer: kind, arguments and last learning rates, "" where there were no gradient steps.
     """
 
     guide: FittedGuide
@@ -105,6 +106,7 @@ class FitResult:
     interrupted: bool = False
     epochs: int | None = None
     explanation: Explanation | None = field(default=None, repr=False)
+    optimizer: str = field(default="", repr=False)
 
     def __repr__(self) -> str:
         epochs = "" if self.epochs is None else f", epochs={self.epochs}"

@@ -36,11 +36,11 @@ class WakeSleep(DivergenceLoss):
 
     .. math::
         \text{wake-}\theta:&\; -\log \tfrac1K \sum_k w_k
-            && \text{the model, by the importance-weighted bound on data} \\
+            && \quad \text{the model, by the importance-weighted bound on data} \\
         \text{wake-}\phi:&\; -\sum_k \bar w_k \log q_\phi(z_k | x)
-            && \text{the guide, by weighted draws given data} \\
+            && \quad \text{the guide, by weighted draws given data} \\
         \text{sleep-}\phi:&\; -\log q_\phi(z | x),\; (z, x) \sim p_\theta
-            && \text{the guide, by dreams of the model}
+            && \quad \text{the guide, by dreams of the model}
 
     The default is wake-sleep: wake-theta and sleep-phi. With ``wake_phi=1, sleep_phi=0`` it is
     reweighted wake-sleep, the gradient of ``ForwardKL``; with both, their mixture. Sleep minimises

@@ -41,8 +41,11 @@ __all__ = ["Objective", "Part"]
 class Part(Enum):
     """Which part of the gradient of ``E[L]`` the method follows."""
 
+    #: all of it
     WHOLE = "whole"
+    #: what goes through the draws; the guide's density is held fixed
     PATH = "path"
+    #: what goes through the guide's density, at draws that are held fixed
     WAKE = "wake"
 
 

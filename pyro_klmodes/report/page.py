@@ -41,6 +41,7 @@ def write_page(folder: Path, results: Results) -> Path:
     page = _render("page.html.j2", results, figures=figures, with_files=True)
     path = folder / PAGE
     path.write_text(page, encoding="utf-8")
+    tables.written(folder, (PAGE, *(f"{figure.name}.png" for figure in figures)))
     return path
 
 

@@ -14,6 +14,7 @@ from pyro_klmodes import inference_data
 from pyro_klmodes.entries import Failed, Fitted, Moments, Outcome, Results
 from pyro_klmodes.tables.conclusion import conclude
 from pyro_klmodes.tables.frames import fits_frame, parameters_frame
+from pyro_klmodes.tables.written import written
 
 __all__ = ["draws_files", "to_dict", "write_draws", "write_tables"]
 
@@ -24,11 +25,14 @@ def write_tables(folder: Path, results: Results) -> None:
     parameters_frame(results).to_csv(folder / "parameters.csv", encoding="utf-8")
     text = json.dumps(to_dict(results), indent=2, allow_nan=False)
     (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+    written(folder, ("fits.csv", "parameters.csv", "results.json"))
 
 
 def write_draws(folder: Path, results: Results, fit: Fitted) -> None:
     """Write the draws of one fit as a NetCDF file that ArviZ reads."""
-    inference_data.write(fit.data, folder / draws_files(results)[fit.label])
+    name = draws_files(results)[fit.label]
+    inference_data.write(fit.data, folder / name)
+    written(folder, (name,))
 
 
 def draws_files(results: Results) -> dict[str, str]:
@@ -78,6 +82,7 @@ def _outcome(outcome: Outcome, file: str) -> dict[str, Any]:
         "loss": outcome.loss,
         "seconds": outcome.seconds,
         "gradient_evaluations": outcome.gradient_evaluations,
+        "recipe": None if outcome.recipe is None else asdict(outcome.recipe),
         "file": file,
         "posterior": {site: _as_lists(moments) for site, moments in outcome.moments.items()},
         "corrected": {site: _as_lists(moments) for site, moments in outcome.corrected.items()},

@@ -10,6 +10,7 @@ import pandas as pd
 from pyro_klmodes.entries import Fitted, Outcome, Results
 from pyro_klmodes.entries.distance import distance
 from pyro_klmodes.entries.evidence import evidence_of
+from pyro_klmodes.entries.recipe import Recipe
 
 __all__ = ["fits_frame", "parameters_frame"]
 
@@ -28,8 +29,11 @@ FIT_COLUMNS = (
     "elpd_loo",
     "elpd_loo_se",
     "loo_bad_k",
+    "steps",
+    "particles",
     "seconds",
     "gradient_evaluations",
+    "optimizer",
     "message",
 )
 PARAMETER_COLUMNS = (
@@ -79,15 +83,18 @@ def _pair(found: tuple[float, float] | None) -> tuple[float, float]:
 def _row(outcome: Outcome) -> dict[str, Any]:
     if not isinstance(outcome, Fitted):
         named = {"guide": outcome.guide, "loss": outcome.loss or ""}
-        unknown = dict.fromkeys(FIT_COLUMNS[3:-1], math.nan)
-        return {**named, "verdict": "failed", **unknown, "message": outcome.message}
+        unknown = dict.fromkeys(FIT_COLUMNS[3:-2], math.nan)
+        words = {"optimizer": "", "message": outcome.message}
+        return {**named, "verdict": "failed", **unknown, **words}
     weights, chains = outcome.diagnosis.weights, outcome.diagnosis.chains
-    evidence = evidence_of(outcome.diagnosis)
+    evidence, recipe = evidence_of(outcome.diagnosis), outcome.recipe or Recipe()
     numbers: dict[str, float | None] = {
         "elbo": evidence.elbo,
         "log_evidence": evidence.estimate,
         "log_evidence_error": evidence.error,
         "num_draws": outcome.diagnosis.num_draws,
+        "steps": recipe.steps,
+        "particles": recipe.particles,
         "seconds": outcome.seconds,
         "gradient_evaluations": outcome.gradient_evaluations,
     }
@@ -112,5 +119,6 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "loss": outcome.loss or "",
         "verdict": outcome.verdict,
         **known,
+        "optimizer": recipe.optimizer,
         "message": " ".join(outcome.notes),
     }

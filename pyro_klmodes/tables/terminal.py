@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
@@ -19,6 +19,11 @@ from pyro_klmodes.tables.conclusion import conclude
 __all__ = ["fit_table", "parameter_table", "rendered"]
 
 MOST_ROWS = 40
+LEGEND = (
+    "k-hat: of the weights, or R-hat of chains; ESS: effective draws; log evidence: by weights; "
+    "LOO: expected log predictive density of left-out data, larger is better, with ! where some "
+    "data have a k too high for it."
+)
 
 
 def rendered(results: Results) -> Iterator[RenderableType]:
@@ -30,6 +35,9 @@ def rendered(results: Results) -> Iterator[RenderableType]:
     for step in found.next_steps:
         yield Text(f"→ {step}")
     yield fit_table(results)
+    yield Text(LEGEND, style="dim")
+    for words, fits in results.recipes.items():
+        yield Text(f"{_numbered(fits, results)}: {words}", style="dim")
     if any(True for _ in results.scalars()):
         yield parameter_table(results)
 
@@ -52,6 +60,13 @@ def fit_table(results: Results) -> Table:
             continue
         table.add_row(str(number), escape(outcome.label), *_cells(outcome))
     return table
+
+
+def _numbered(fits: Sequence[Fitted], results: Results) -> str:
+    """Fits by their numbers in the table."""
+    labels = [outcome.label for outcome in results.outcomes]
+    numbers = ", ".join(str(1 + labels.index(fit.label)) for fit in fits)
+    return f"fit{'s' * (len(fits) > 1)} {numbers}"
 
 
 def _cells(fit: Fitted) -> list[str]:

@@ -14,6 +14,7 @@ from pyro_klmodes import ReverseKL, fit
 from pyro_klmodes.comparison import compare
 from pyro_klmodes.entries import Fitted
 from pyro_klmodes.entries.entry import USABLE
+from pyro_klmodes.entries.recipe import Recipe
 from pyro_klmodes.errors import InvalidArgument, NotDefined
 
 # mu ~ N(0, 2^2), y_i ~ N(mu, 1): precision of the posterior 1/4 + n.
@@ -142,6 +143,18 @@ def test_costs_are_steps_times_particles_where_they_are_known(found):
         .all(axis=None)
     )
     assert found.fits[1].training.shape == (25,)
+
+
+def test_steps_particles_and_optimizer_are_told_where_they_are_known(found):
+    how = {fit.label: fit.recipe for fit in found.fits}
+
+    assert how["ours"] == Recipe(25, 4, "Adam (lr=0.01)")
+    assert how["ours"].words == "25 steps of 4 particles by Adam (lr=0.01)"
+    assert (how["svi"].steps, how["svi"].particles) == (None, 4)
+    assert how["svi"].words == "steps of 4 particles by Adam (lr=0.05)"
+    assert (how["nuts"], how["narrow"]) == (None, None)
+    assert found.table().loc["ours", ["steps", "particles"]].tolist() == [25, 4]
+    assert "fit 2: 25 steps of 4 particles by Adam (lr=0.01)" in str(found)
 
 
 def test_moments_are_those_of_the_draws_that_are_kept(found):

@@ -47,7 +47,7 @@ def test_data_of_another_size_than_the_guide_knows(size):
 
 
 def test_missing_arguments():
-    with pytest.raises(InvalidArgument, match=r"as args=\(...\)"):
+    with pytest.raises(InvalidArgument, match=r"missing .* 'x'\. .* as args=\(x, rows, size\)\."):
         to_arviz((model, guide))
 
 

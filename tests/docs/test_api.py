@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 import pyro_klmodes
 from pyro_klmodes import errors, estimators, guides, losses
 from tests.docs.pages import ROOT
@@ -37,3 +39,12 @@ def test_of_guides():
 
 def test_of_errors():
     assert missing(errors) == []
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["FitResult", "EM", "EMResult", "Restarts", "CAVI", "CAVIResult", "LinearResponse", "Diagnosis",
+     "Comparison", "Calibration", "DensityGuide", "DivergenceLoss", "Objective", "Estimator"],
+)  # fmt: skip
+def test_methods_of_what_a_user_holds_or_derives_from(entry):
+    assert f".. autoclass:: {entry}\n   :members:\n" in REFERENCE

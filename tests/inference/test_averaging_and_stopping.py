@@ -12,7 +12,7 @@ import torch
 from pyro.infer import Trace_ELBO
 
 from pyro_klmodes import ReverseKL, estimators, fit
-from pyro_klmodes.errors import InvalidArgument
+from pyro_klmodes.errors import InvalidArgument, KLModesWarning
 from pyro_klmodes.inference.averaging import AverageIterates
 from pyro_klmodes.inference.fit import StepInfo
 from pyro_klmodes.inference.iterate_log import IterateLog
@@ -111,10 +111,59 @@ def test_averaging_waits_for_stationarity():
 
 def test_nothing_is_averaged_on_the_way():
     averaging = AverageIterates()
-    result = run([averaging], lr=1e-4, steps=500)
+    with pytest.warns(KLModesWarning, match="AverageIterates replaced nothing, .* not stationary"):
+        result = run([averaging], lr=1e-4, steps=500)
     assert averaging.count == 0
-    assert "not stationary" in averaging.words
+    assert averaging.rhat > 1.1
+    assert f"R-hat of the iterates is {averaging.rhat:.3g}, at most 1.1" in averaging.words
     assert float(result.params["loc"]) < 0.051  # 500 steps of Adam
+
+
+def test_whoever_replaces_nothing_is_told_of_nothing():
+    averaging = AverageIterates(replace=False)
+    run([averaging], lr=1e-4, steps=50)
+    assert (averaging.count, averaging.rhat) == (0, math.inf)
+
+
+def test_a_fit_that_ends_before_there_is_an_average_says_so():
+    averaging = AverageIterates(start=20)
+    with pytest.warns(KLModesWarning, match="replaced nothing, .* ended before step 22; start"):
+        result = run([averaging, lambda info: info.step == 20], lr=0.1, steps=50)
+    assert (result.steps, averaging.count) == (21, 1)
+
+
+def test_a_fit_that_ends_as_soon_as_it_is_stationary_says_so():
+    averaging = AverageIterates()
+    with pytest.warns(
+        KLModesWarning, match=r"were stationary only at step \d+, when the fit ended"
+    ):
+        run([averaging, lambda info: averaging.since is not None], lr=0.1, steps=2000)
+    assert averaging.count == 0
+
+
+@pytest.mark.parametrize(
+    ("averaging", "fewest", "message"),
+    [
+        # 0.95 * 300 is the first longest window of at least 200 steps at a look.
+        (
+            AverageIterates(),
+            302,
+            r"window=200 and every=100 it takes 302 steps .* has 301\. .*=150",
+        ),
+        (
+            AverageIterates(start=20),
+            22,
+            r"AverageIterates\(start=20\) would .* has 21 steps. .*=10",
+        ),
+    ],
+)
+def test_a_fit_that_is_too_short_to_replace_anything_is_refused(averaging, fewest, message):
+    begun = []
+    with pytest.raises(InvalidArgument, match=message):
+        run([averaging, begun.append], lr=0.5, steps=fewest - 1)
+    assert not begun
+    averaging.check_length(fewest)
+    AverageIterates(replace=False).check_length(1)
 
 
 def test_a_mean_of_one_pass_is_the_mean():

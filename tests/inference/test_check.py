@@ -8,7 +8,7 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal, AutoStructured
 
-from models import conjugate_normal
+from models import conjugate_normal, eight_schools
 from pyro_klmodes import CUBO, IWAE, ForwardKL, ReverseKL, check, estimators
 from pyro_klmodes.errors import (
     IncompatibleEstimator,
@@ -18,6 +18,7 @@ from pyro_klmodes.errors import (
     NoDensity,
     UnsupportedStructure,
 )
+from pyro_klmodes.guides import AutoFullRank
 
 X = torch.tensor([0.3, -1.2, 2.0, 0.7], dtype=torch.float64)
 
@@ -106,24 +107,70 @@ def test_parameters_shared_through_the_store_are_a_problem():
     assert check(local_model, first, loss=IWAE(4)).problems == ()
 
 
-def test_a_guide_without_a_density_is_a_problem_only_where_it_is_needed():
+def test_a_guide_without_a_density_is_an_error_only_where_it_is_needed():
     def model():
         pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
 
     structured = AutoStructured(model)
-    (problem,) = check(model, structured, loss=ReverseKL(2)).problems
-    assert "forward KL, doubly and score estimators cannot be used: guide AutoStruct" in problem
+    report = check(model, structured, loss=ReverseKL(2))
+    (remark,) = report.remarks
+    assert "forward KL, doubly and score estimators cannot be used: guide AutoStruct" in remark
+    assert report.problems == ()
     with pytest.raises(NoDensity, match="ForwardKL with fixed: guide AutoStructured"):
         check(model, structured, loss=ForwardKL(4))
 
 
-def test_a_joint_weight_over_a_plate_is_a_problem():
+def test_a_joint_weight_that_the_guide_makes_is_a_problem():
     guide = AutoDiagonalNormal(local_model)
     report = check(local_model, guide, loss=ForwardKL(4))
-    assert report.granularity == ()
-    (problem,) = report.problems
-    assert "latent sites in plate(s) ['data'] share one joint weight" in problem
+    assert (report.granularity, report.remarks) == ((), ())
+    assert report.problems == (
+        "latent sites in plate(s) ['data'] share one joint weight, as '_AutoDiagonalNormal_latent' "
+        "of the guide lies outside. Its variance grows with the size of the plates. Use a guide "
+        "with a site in the plate for every latent, or ReverseKL.",
+    )
     assert check(local_model, guide, loss=ReverseKL(4)).problems == ()
+    (problem,) = check(local_model, AutoFullRank(local_model), loss=ForwardKL(4)).problems
+    assert "share one joint weight, as the guide draws their elements together." in problem
+
+
+def test_a_joint_weight_that_the_model_has_is_a_remark():
+    case = eight_schools.problem()
+    for make in (AutoNormal, AutoDiagonalNormal):
+        report = check(case.model, make(case.model), *case.args, loss=ForwardKL(4), **case.kwargs)
+        assert (report.granularity, report.problems) == ((), ())
+        assert report.remarks == (
+            "latent sites in plate(s) ['schools'] share one joint weight, as no plate holds all "
+            "latents: 'mu', 'tau' lie outside. Its variance grows with the size of the plates: "
+            "with many elements prefer ReverseKL.",
+        )
+    assert check(case.model, AutoNormal(case.model), *case.args, loss=ReverseKL()).remarks == ()
+
+
+def test_data_that_join_the_latents_of_a_plate_are_a_remark():
+    def regression():
+        with pyro.plate("features", 3):
+            w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", 4):
+            pyro.sample("x", dist.Normal(w.sum(-1, keepdim=True), 1.0), obs=X)
+
+    report = check(regression, AutoNormal(regression), loss=ForwardKL(4))
+    assert report.problems == ()
+    (remark,) = report.remarks
+    assert "in plate(s) ['features'] share one joint weight, as 'x' outside may depend" in remark
+
+
+def test_latents_that_are_summed_out_have_no_weight_to_share():
+    def mixture():
+        locs = pyro.sample("locs", dist.Normal(torch.zeros(2), 3.0).to_event(1))
+        with pyro.plate("data", 4):
+            probs = torch.tensor([0.5, 0.5])
+            c = pyro.sample("c", dist.Categorical(probs), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(locs[..., c], 1.0), obs=X.float())
+
+    guide = AutoNormal(poutine.block(mixture, hide=["c"]))
+    report = check(mixture, guide, loss=ForwardKL(4))
+    assert (report.granularity, report.problems, report.remarks) == ((), (), ())
 
 
 def test_a_joint_weight_over_a_sequential_plate_is_a_problem():
@@ -165,6 +212,11 @@ def test_the_report_is_printed(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "one joint weight per particle" in shown
     assert "problem: latent sites in plate(s) ['data']" in shown
+    case = eight_schools.problem()
+    check(case.model, AutoNormal(case.model), *case.args, loss=IWAE(4))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "remark: latent sites in plate(s) ['schools']" in shown
+    assert "problem" not in shown
 
 
 def coin():

@@ -56,6 +56,21 @@ def places(result):
     return {name.removesuffix(".loc"): p.item() for name, p in result.params.items()}
 
 
+def test_a_result_says_by_what_it_was_made():
+    assert run(sgd(0.5)).optimizer == "SGD (lr=0.5)"
+    groups = run({"a": sgd(1.0), "b": sgd(0.1)}, clip_norm=2.5).optimizer
+    assert groups == "a: SGD (lr=1); b: SGD (lr=0.1), norm of gradients clipped at 2.5"
+
+
+def test_a_result_says_where_learning_rates_ended():
+    falling = pyro.optim.ClippedAdam({"lr": 0.1, "lrd": 0.5})
+    by = "ClippedAdam (lr=0.1, lrd=0.5), learning rate 0.025 at the end"
+    assert run(falling, steps=2).optimizer == by
+    schedule = {"optimizer": SGD, "optim_args": {"lr": 1.0}, "gamma": 0.5}
+    told = run(pyro.optim.ExponentialLR(schedule), steps=3).optimizer
+    assert told.endswith("(gamma=0.5), learning rate 0.125 at the end")
+
+
 def test_every_group_has_its_own_rate():
     result = run({"a": sgd(1.0), "b": sgd(0.1)})
     assert places(result) == pytest.approx({"a": 3.0, "b": 0.4})

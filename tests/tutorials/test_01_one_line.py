@@ -90,9 +90,16 @@ def test_weighted_draws_have_what_the_guide_cannot_hold(ran):
     check_the_weighted_draws(ran)
 
 
-def test_the_verdict_does_not_see_correlations(ran):
-    """A limit of ours that the text owns up to."""
-    assert ran["diagnosis"].verdict.word == "reliable"
+def check_the_verdict(names):
+    """With exact moments a - 2.01 b is 1 / sqrt(1 - .533) = 1.463 times too wide."""
+    assert names["diagnosis"].verdict.word == "reweight"
+    assert "one parameter at a time" in names["diagnosis"].verdict.sentence
+    assert names["diagnosis"].combination.sd_at.count(" − ") == 1
+    assert names["too_wide"] == pytest.approx(1.463, abs=0.1)
+
+
+def test_the_verdict_sees_the_correlation(ran):
+    check_the_verdict(ran)
     assert ran["diagnosis"].stein.p_value < 0.01
     assert 0.5 < ran["share"] < 0.8
 
@@ -121,5 +128,5 @@ def test_full_prose(full):
     off = full["off_at"]
     assert off["forward KL", -0.2] > 0.35 > 0.25 > off["reverse KL", -0.2] > 0.1
     assert abs(off["forward KL", 1.0]) < 0.2 < abs(off["reverse KL", 1.0])
-    assert full["diagnosis"].verdict.word == "reliable"
+    check_the_verdict(full)
     check_the_weighted_draws(full)

@@ -25,7 +25,8 @@ def purpose_picture(answers) -> None:
         for place, (name, colour) in enumerate(LOOK.items()):
             value = answers[name][use]
             ax.bar(place, value, color=COLOURS[colour], width=0.7)
-            ax.text(place, value, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
+            label = ax.text(place, value, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
+            label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5})
         ax.set_title(title, fontsize=9)
         top = max(purpose.EXACT[use], *(answers[name][use] for name in LOOK))
         ax.set(xticks=[], xlim=(-0.6, 2.6), ylim=(0, 1.15 * top))

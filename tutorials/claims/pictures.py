@@ -57,7 +57,7 @@ def particles_picture(particles, starts, forward_fits, exact_sd) -> None:
     right_ax.set(xscale="log", xlabel="particles $K$", ylabel="fitted sd", ylim=(0, 3.4))
     right_ax.set_xticks(particles, particles)
     right_ax.minorticks_off()
-    right_ax.legend(fontsize=8, loc="center right")
+    right_ax.legend(fontsize=8, loc="lower right")
 
 
 def learning_picture(noises, collapse, em) -> None:
