@@ -47,13 +47,14 @@ class Fill(NamedTuple):
             return None
         return Fill(self.size + other.size, self.one_by_one)
 
-    def draw(self, count: int, dtype: torch.dtype) -> Tensor:  # (count, size)
-        """The numbers of so many calls; of a single one unless it ``repeats``."""
+    def memory(self, count: int, dtype: torch.dtype) -> Tensor:  # (count, size)
+        """Where the numbers of so many calls go.
+
+        Torch fills memory with gaps one by one, however much there is.
+        """
         if not self.one_by_one:
-            return torch.randn(count, self.size, dtype=dtype)
-        # torch fills memory with gaps one by one, however much there is
-        with_gaps = torch.empty(count * self.size, 2, dtype=dtype)
-        return with_gaps[:, 0].normal_().reshape(count, self.size)
+            return torch.empty(count, self.size, dtype=dtype)
+        return torch.empty(count, self.size, 2, dtype=dtype)[..., 0]
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,18 @@ class Noise:
 
     def columns(self, count: int) -> list[Sequence[Tensor]]:
         """Draw for so many steps: for every call its results, step by step."""
+        memory = [fill.memory(count, self.dtype) for fill in self.fills]
         if len(self.fills) == 1 and self.fills[0].repeats:
-            return [self.fills[0].draw(count, self.dtype).unbind(0)]
-        return list(zip(*(self.once() for _ in range(count)), strict=True))
+            memory[0].normal_()
+        else:
+            for step in zip(*(part.unbind(0) for part in memory), strict=True):
+                for row in step:
+                    row.normal_()
+        return [part.contiguous().unbind(0) for part in memory]
 
     def once(self) -> list[Tensor]:
         """Draw for one step: the results of the calls."""
-        return [fill.draw(1, self.dtype)[0] for fill in self.fills]
+        return [column[0] for column in self.columns(1)]
 
     def places(self) -> list[tuple[int, int, int]]:
         """For every draw the call that gives it, and where it begins and ends in its result."""
