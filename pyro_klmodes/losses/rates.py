@@ -31,9 +31,9 @@ class RateLoss(DivergenceLoss):
     .. math:: L + \sum_j \big[ \beta \max(\lambda N_j, R_j) - R_j \big],
         \qquad R_j = E_q[\log q(z_j) - \log p(z_j)],
 
-    summed over the latent sites of the guide, with N_j the number of elements of a site (of data,
-    for a local one). The estimator of the loss differentiates the rates too. With ``beta=1`` and
-    ``free_bits=0`` nothing is added or computed.
+    summed over the latent sites of the guide, with :math:`N_j` the number of elements of a site (of
+    data, for a local one). The estimator of the loss differentiates the rates too. With ``beta=1``
+    and ``free_bits=0`` nothing is added or computed.
 
     Args:
         objective: L.

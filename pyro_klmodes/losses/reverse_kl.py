@@ -25,11 +25,11 @@ class ReverseKL(RateLoss):
     .. math:: -E_q[\log p(x|z)] + \beta \sum_j \max(\lambda N_j, R_j),
         \qquad R_j = E_q[\log q(z_j) - \log p(z_j)],
 
-    the beta-ELBO, with the rates R_j of the latent sites, and N_j the number of elements that a
-    site has (the data, if it is local). At ``beta=0`` it is maximum likelihood. It bounds the
-    evidence only if beta is at least one and no rate is below the floor. What is summed out
-    (``enumerate``) counts as likelihood. Rates are compared with the floor as they are estimated,
-    averaged over particles and minibatch.
+    the beta-ELBO, with the rates :math:`R_j` of the latent sites, and :math:`N_j` the number of
+    elements that a site has (the data, if it is local). At ``beta=0`` it is maximum likelihood. It
+    bounds the evidence only if beta is at least one and no rate is below the floor. What is summed
+    out (``enumerate``) counts as likelihood. Rates are compared with the floor as they are
+    estimated, averaged over particles and minibatch.
 
     Args:
         num_particles: K.
