@@ -8,7 +8,6 @@ elements of a plate are innermost, as they lie in memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,9 +15,9 @@ from torch import Tensor
 from torch.fx import Graph, Node
 
 from pyro_klmodes.engine.graphs.operations import is_op, is_pointwise
-from pyro_klmodes.engine.graphs.values import add_call, val
+from pyro_klmodes.engine.graphs.values import val
 
-__all__ = ["sink_permutes"]
+__all__ = ["permuted_after", "without_settled_layouts"]
 
 aten = torch.ops.aten
 _REDUCTIONS = (
@@ -27,31 +26,31 @@ _REDUCTIONS = (
 )
 
 
-def sink_permutes(graph: Graph) -> None:
-    """Replace ``f(permute(x), y)`` by ``permute(f(x, permute(y)))``, and sums likewise.
+def without_settled_layouts(graph: Graph) -> None:
+    """Drop copies that only settle a layout, and have views be reshapes, in place.
 
-    Nothing is written to, so a reshape need not be a view: it is one where it can be. Copies that
-    only settle a layout are dropped.
+    A reshape is a view where it can be; nothing is written to, so it need not be one.
 
     Args:
-        graph: with shapes known; changed in place.
+        graph: changed in place.
     """
-    for node in list(graph.nodes):
+    for node in graph.nodes:
         if is_op(node, aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default
         if is_op(node, aten.clone.default):
             node.replace_all_uses_with(node.args[0], delete_user_cb=lambda u: u.op != "output")
-            continue
-        emit = partial(add_call, graph, node)
-        if is_pointwise(node):
-            new = _pointwise(emit, node)
-        elif is_op(node, *_REDUCTIONS):
-            new = _reduction(emit, node)
-        else:
-            continue
-        if new is not None:
-            node.replace_all_uses_with(new)
-            graph.erase_node(node)
+
+
+def permuted_after(emit: Any, node: Node) -> Node | None:
+    """``permute(f(x, permute(y)))`` for ``f(permute(x), y)``, sums likewise; None for all else.
+
+    Args:
+        emit: adds a call.
+        node: any call.
+    """
+    if is_pointwise(node) and not is_op(node, aten.clone.default):
+        return _pointwise(emit, node)
+    return _reduction(emit, node) if is_op(node, *_REDUCTIONS) else None
 
 
 def _pointwise(emit: Any, node: Node) -> Node | None:
@@ -74,7 +73,7 @@ def _reduction(emit: Any, node: Node) -> Node | None:
     source = _permuted(emit, source, _inverse(order))
     few = emit(node.target, source, before, **{**node.kwargs, "keepdim": True})
     few = emit(aten.permute.default, few, order)
-    keep = bool(rest and rest[0])
+    keep = node.kwargs.get("keepdim", bool(rest and rest[0]))
     return few if keep else emit(aten.squeeze.dims, few, dims)
 
 

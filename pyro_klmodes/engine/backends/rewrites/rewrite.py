@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from torch import Tensor
+from torch.fx import Graph, Node
 
 from pyro_klmodes.engine.backends.arrange import Arranged
 from pyro_klmodes.engine.backends.rewrites.comparisons import repeat_comparisons
-from pyro_klmodes.engine.backends.rewrites.permutes import sink_permutes
-from pyro_klmodes.engine.backends.rewrites.small_products import write_out_products
-from pyro_klmodes.engine.backends.rewrites.small_scans import write_out_scans
-from pyro_klmodes.engine.backends.rewrites.small_solves import write_out_solves
+from pyro_klmodes.engine.backends.rewrites.permutes import permuted_after, without_settled_layouts
+from pyro_klmodes.engine.backends.rewrites.small_products import sum_of_products
+from pyro_klmodes.engine.backends.rewrites.small_scans import scanned
+from pyro_klmodes.engine.backends.rewrites.small_solves import substituted
 from pyro_klmodes.engine.graphs.operations import is_mutable
 from pyro_klmodes.engine.graphs.passes.dead_code import drop_dead_code
-from pyro_klmodes.engine.graphs.values import infer
+from pyro_klmodes.engine.graphs.values import add_call, infer
 
 __all__ = ["rewrite"]
 
@@ -28,16 +31,25 @@ def rewrite(arranged: Arranged, examples: Sequence[Tensor]) -> Arranged:
     """
     graph = arranged.graph.graph
     if _is_understood(arranged, examples):
-        sink_permutes(graph)
+        without_settled_layouts(graph)
+        _replace(graph, permuted_after)
         repeat_comparisons(graph)
-        write_out_products(graph)
-        write_out_solves(graph)
-        write_out_scans(graph)
+        for written_out in (sum_of_products, substituted, scanned):
+            _replace(graph, written_out)
         drop_dead_code(arranged.graph)
     for node in graph.nodes:
         node.meta.clear()
     arranged.graph.recompile()
     return arranged
+
+
+def _replace(graph: Graph, by: Callable[[Any, Node], Node | None]) -> None:
+    """Put something else in the place of every call that has such a thing."""
+    for node in list(graph.nodes):
+        new = by(partial(add_call, graph, node), node)
+        if new is not None:
+            node.replace_all_uses_with(new)
+            graph.erase_node(node)
 
 
 def _is_understood(arranged: Arranged, examples: Sequence[Tensor]) -> bool:

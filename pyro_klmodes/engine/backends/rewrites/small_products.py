@@ -6,16 +6,15 @@ and result must be in memory of their own.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
-from torch.fx import Graph, Node
+from torch.fx import Node
 
 from pyro_klmodes.engine.graphs.operations import is_op
-from pyro_klmodes.engine.graphs.values import add_call, val
+from pyro_klmodes.engine.graphs.values import val
 
-__all__ = ["MOST_PRODUCTS", "write_out_products"]
+__all__ = ["MOST_PRODUCTS", "sum_of_products"]
 
 aten = torch.ops.aten
 #: products of numbers up to which it pays; at twice as many a library has caught up
@@ -24,25 +23,15 @@ MOST_PRODUCTS = 8192
 _MATRICES = (aten.mm.default, aten.bmm.default)
 
 
-def write_out_products(graph: Graph) -> None:
-    """Replace products of small matrices, and of small matrices and vectors, in place.
+def sum_of_products(emit: Any, node: Node) -> Node | None:
+    """A product of small matrices, or of a matrix and a vector; None for anything else.
 
     Args:
-        graph: with shapes known.
+        emit: adds a call.
+        node: any call.
     """
-    for node in list(graph.nodes):
-        if is_op(node, *_MATRICES, aten.mv.default) and _products(node) <= MOST_PRODUCTS:
-            node.replace_all_uses_with(_sum_of_products(partial(add_call, graph, node), node))
-            graph.erase_node(node)
-
-
-def _products(node: Node) -> int:
-    arguments: tuple[Any, ...] = node.args
-    left, right = map(val, arguments)
-    return left.numel() * (right.shape[-1] if is_op(node, *_MATRICES) else 1)
-
-
-def _sum_of_products(emit: Any, node: Node) -> Node:
+    if not is_op(node, *_MATRICES, aten.mv.default) or _products(node) > MOST_PRODUCTS:
+        return None
     (left, right), along = node.args, -1
     if is_op(node, *_MATRICES):  # (..., n, k, 1) times (..., 1, k, m)
         left = emit(aten.unsqueeze.default, left, -1)
@@ -50,3 +39,9 @@ def _sum_of_products(emit: Any, node: Node) -> Node:
         along = -2
     products = emit(aten.mul.Tensor, left, right)
     return emit(aten.sum.dim_IntList, products, [along])
+
+
+def _products(node: Node) -> int:
+    arguments: tuple[Any, ...] = node.args
+    left, right = map(val, arguments)
+    return left.numel() * (right.shape[-1] if is_op(node, *_MATRICES) else 1)

@@ -6,16 +6,15 @@ simplex takes four of them for its value and gradient.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
-from torch.fx import Graph, Node
+from torch.fx import Node
 
 from pyro_klmodes.engine.graphs.operations import is_op
-from pyro_klmodes.engine.graphs.values import add_call, val
+from pyro_klmodes.engine.graphs.values import val
 
-__all__ = ["MOST_ELEMENTS", "write_out_scans"]
+__all__ = ["MOST_ELEMENTS", "scanned"]
 
 aten = torch.ops.aten
 #: elements up to which it pays: each is an operation of its own
@@ -27,27 +26,19 @@ _STEP: dict[Any, Any] = {
 }
 
 
-def write_out_scans(graph: Graph) -> None:
-    """Replace them in place, with the same order of operations and so the same bits.
+def scanned(emit: Any, node: Node) -> Node | None:
+    """A short one, in the same order of operations and so to the bit; None for anything else.
 
     Args:
-        graph: with shapes known.
+        emit: adds a call.
+        node: any call.
     """
-    for node in list(graph.nodes):
-        if is_op(node, *_STEP) and _is_short(node):
-            node.replace_all_uses_with(_scanned(partial(add_call, graph, node), node))
-            graph.erase_node(node)
-
-
-def _is_short(node: Node) -> bool:
-    arguments: tuple[Any, ...] = node.args
-    value = val(node)
-    return value.dim() > 0 and 0 < value.shape[arguments[1]] <= MOST_ELEMENTS
-
-
-def _scanned(emit: Any, node: Node) -> Node:
+    if not is_op(node, *_STEP):
+        return None
     arguments: tuple[Any, ...] = node.args
     source, dim = arguments
+    if val(node).dim() == 0 or not 0 < val(node).shape[dim] <= MOST_ELEMENTS:
+        return None
     dtype = val(node).dtype
     if val(source).dtype != dtype:  # truth values are counted
         source = emit(aten._to_copy.default, source, dtype=dtype)

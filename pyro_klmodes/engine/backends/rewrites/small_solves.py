@@ -7,41 +7,30 @@ first row first for a lower matrix, last row first for an upper one.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
-from torch.fx import Graph, Node
+from torch.fx import Node
 
 from pyro_klmodes.engine.graphs.operations import is_op
-from pyro_klmodes.engine.graphs.values import add_call, val
+from pyro_klmodes.engine.graphs.values import val
 
-__all__ = ["MOST_ROWS", "write_out_solves"]
+__all__ = ["MOST_ROWS", "substituted"]
 
 aten = torch.ops.aten
 #: rows up to which it pays; the program grows with their square, and so does its compilation
 MOST_ROWS = 12
 
 
-def write_out_solves(graph: Graph) -> None:
-    """Replace small triangular systems, in place.
+def substituted(emit: Any, node: Node) -> Node | None:
+    """The solution of a small system; None for anything else.
 
     Args:
-        graph: with shapes known.
+        emit: adds a call.
+        node: any call.
     """
-    for node in list(graph.nodes):
-        if _is_small(node):
-            node.replace_all_uses_with(_substituted(partial(add_call, graph, node), node))
-            graph.erase_node(node)
-
-
-def _is_small(node: Node) -> bool:
-    if not is_op(node, aten.linalg_solve_triangular.default):
-        return False
-    return bool(node.kwargs.get("left", True)) and 0 < val(node).shape[-2] <= MOST_ROWS
-
-
-def _substituted(emit: Any, node: Node) -> Node:
+    if not _is_small(node):
+        return None
     matrix, right = node.args
     rows = range(val(node).shape[-2])
     solved: dict[int, Node] = {}
@@ -55,6 +44,12 @@ def _substituted(emit: Any, node: Node) -> Node:
             row = emit(aten.div.Tensor, row, _entry(emit, of_matrix, j))
         solved[j] = row
     return emit(aten.stack.default, [solved[j] for j in rows], -2)
+
+
+def _is_small(node: Node) -> bool:
+    if not is_op(node, aten.linalg_solve_triangular.default):
+        return False
+    return bool(node.kwargs.get("left", True)) and 0 < val(node).shape[-2] <= MOST_ROWS
 
 
 def _entry(emit: Any, row: Node, k: int) -> Node:  # (*batch, 1)
