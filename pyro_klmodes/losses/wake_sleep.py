@@ -36,7 +36,7 @@ class WakeSleep(DivergenceLoss):
 
     .. math::
         \text{wake-}\theta:&\; -\log \tfrac1K \sum_k w_k
-            && \quad \text{the model, by the importance-weighted bound on data} \\
+            && \quad \text{the model, by the bound of K draws} \\
         \text{wake-}\phi:&\; -\sum_k \bar w_k \log q_\phi(z_k | x)
             && \quad \text{the guide, by weighted draws given data} \\
         \text{sleep-}\phi:&\; -\log q_\phi(z | x),\; (z, x) \sim p_\theta
