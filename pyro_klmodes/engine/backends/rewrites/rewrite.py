@@ -11,6 +11,7 @@ from torch.fx import Graph, Node
 
 from pyro_klmodes.engine.backends.arrange import Arranged
 from pyro_klmodes.engine.backends.rewrites.comparisons import repeat_comparisons
+from pyro_klmodes.engine.backends.rewrites.exponentials import one_exponential
 from pyro_klmodes.engine.backends.rewrites.permutes import permuted_after, without_settled_layouts
 from pyro_klmodes.engine.backends.rewrites.small_products import sum_of_products
 from pyro_klmodes.engine.backends.rewrites.small_scans import scanned
@@ -33,6 +34,7 @@ def rewrite(arranged: Arranged, examples: Sequence[Tensor]) -> Arranged:
     if _is_understood(arranged, examples):
         without_settled_layouts(graph)
         _replace(graph, permuted_after)
+        _replace(graph, one_exponential)
         repeat_comparisons(graph)
         for written_out in (sum_of_products, substituted, scanned):
             _replace(graph, written_out)
