@@ -112,8 +112,8 @@ class Noise:
             return None
         return cls.of_shapes([v.shape for v in values], values[0].dtype)
 
-    def columns(self, count: int) -> list[Sequence[Tensor]]:
-        """Draw for so many steps: for every call its results, step by step."""
+    def columns(self, count: int) -> list[Tensor]:  # each (count, size)
+        """Draw for so many steps: for every call its results, one row per step."""
         memory = [fill.memory(count, self.dtype) for fill in self.fills]
         if len(self.fills) == 1 and self.fills[0].repeats:
             memory[0].normal_()
@@ -121,7 +121,7 @@ class Noise:
             for step in zip(*(part.unbind(0) for part in memory), strict=True):
                 for row in step:
                     row.normal_()
-        return [part.contiguous().unbind(0) for part in memory]
+        return [part.contiguous() for part in memory]
 
     def once(self) -> list[Tensor]:
         """Draw for one step: the results of the calls."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from pyro_klmodes.engine.backends import Program, Tier, build
+from pyro_klmodes.engine.backends import Program, Tier, build, many_steps
 from pyro_klmodes.engine.graphs.alike import join_many_terms, merge_alike
 from pyro_klmodes.engine.graphs.clean import clean
 from pyro_klmodes.engine.graphs.parts import placeholders
@@ -111,7 +111,7 @@ class SplitStep:
         columns: Mapping[int, Tensor],
         data: Sequence[Tensor],
         count: int,
-    ) -> list[list[Tensor]]:
+    ) -> list[Tensor]:  # each (count, *result)
         """Many steps, the state of which changes in place; what each of them returns.
 
         Args:
@@ -122,29 +122,31 @@ class SplitStep:
             count: how many.
         """
         inputs = [*changing, *data]
-        noise = None if self._noise is None else self._noise.columns(count)
-        drawn = self.draws(changing, data) if noise is None else [column[0] for column in noise]
-        template = [*inputs, *drawn, *self._once(list(data))]
-        arguments = [template[i] for i in self._taken]
-        slot = {place: i for i, place in enumerate(self._taken)}
-        steps: list[tuple[int, Sequence[Tensor]]] = [
-            (slot[place], column.unbind(0)) for place, column in columns.items() if place in slot
-        ]
-        for place, column in enumerate(noise or (), start=len(inputs)):
-            if place in slot:
-                steps.append((slot[place], column))
+        fixed = self._once(list(data))
+        if self._noise is None:
+            return self._step_by_step(inputs, columns, fixed, count)
+        noise = self._noise.columns(count)
+        template = [*inputs, *(column[0] for column in noise), *fixed]
+        tables = {**columns, **dict(enumerate(noise, start=len(inputs)))}
+        slots = {i: tables[place] for i, place in enumerate(self._taken) if place in tables}
+        return many_steps(self._run, [template[i] for i in self._taken], slots, count)
+
+    def _step_by_step(
+        self,
+        inputs: list[Tensor],
+        columns: Mapping[int, Tensor],
+        fixed: Sequence[Tensor],
+        count: int,
+    ) -> list[Tensor]:
+        """Many steps with draws of another kind, which may follow the state."""
+        rows = {place: column.unbind(0) for place, column in columns.items()}
         results = []
         for k in range(count):
-            for i, column in steps:
-                arguments[i] = column[k]
-            if noise is None and k > 0:
-                for place, rows in columns.items():
-                    inputs[place] = rows[k]
-                for place, draw in enumerate(self._draw(inputs), start=len(inputs)):
-                    if place in slot:
-                        arguments[slot[place]] = draw
-            results.append(self._run(arguments))
-        return results
+            for place, column in rows.items():
+                inputs[place] = column[k]
+            given = [*inputs, *self._draw(inputs), *fixed]
+            results.append(self._run([given[i] for i in self._taken]))
+        return [torch.stack(found) for found in zip(*results, strict=True)]
 
 
 def _without_loops(body: GraphModule) -> GraphModule:

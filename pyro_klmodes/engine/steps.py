@@ -133,7 +133,7 @@ class UpdateStep:
         with torch.no_grad(), flushed():
             state = [x.clone() for group in groups for x in self._packing.pack(group)]
             first = len(state)
-            results = self.split.loop(
+            (losses,) = self.split.loop(
                 [*state, factors[0], settings[0], *still],
                 {first: factors, first + 1: settings},
                 data,
@@ -141,7 +141,7 @@ class UpdateStep:
             )
         count = first // 3
         p, m, v = (self._packing.unpack(state[i * count : (i + 1) * count]) for i in range(3))
-        return torch.stack([loss for (loss,) in results]), p, list(zip(m, v, strict=True))
+        return losses, p, list(zip(m, v, strict=True))
 
     def _sorted(self, parameters: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Those that move, and the others."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, repeat
+from math import sqrt
 from operator import mul
 from typing import Any
 
@@ -49,13 +50,13 @@ class Rule:
             count: how many come now.
             rate: the learning rate before them.
         """
-        steps = range(done + 1, done + count + 1)
         # Number by number, so that it does not matter in how many runs steps are taken. All in one
         # list: thousands of lists wake Python's garbage collector.
+        first, second = self.betas
         flat: list[float] = []
-        for t, now in zip(steps, self.rates(rate, count), strict=True):
-            first, root = 1.0 - self.betas[0] ** t, math.sqrt(1.0 - self.betas[1] ** t)
-            flat += (now / first, root) if self.clip is None else (now * root / first, 1.0)
+        for t, now in enumerate(self.rates(rate, count), start=done + 1):
+            size, root = 1.0 - first**t, sqrt(1.0 - second**t)
+            flat += (now / size, root) if self.clip is None else (now * root / size, 1.0)
         return torch.tensor(flat, dtype=torch.float64).reshape(count, 2)
 
     def rates(self, rate: float, count: int) -> list[float]:

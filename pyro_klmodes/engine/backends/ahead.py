@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.graph import CodeGen
@@ -19,9 +18,11 @@ from pyro_klmodes.engine.backends.arrange import Arranged
 from pyro_klmodes.engine.backends.errors import CompileFailed
 from pyro_klmodes.engine.backends.forms import empty_results, for_library
 from pyro_klmodes.engine.backends.key import key_of
+from pyro_klmodes.engine.backends.library import load
 from pyro_klmodes.engine.backends.program import Program
 from pyro_klmodes.engine.backends.settings import SETTINGS, compiling
 from pyro_klmodes.engine.backends.stack import temporaries_on_stack
+from pyro_klmodes.engine.backends.step_loop import SOURCE
 
 __all__ = ["ahead_of_time"]
 
@@ -42,22 +43,23 @@ def ahead_of_time(
     Raises:
         NoCompiler, CompileFailed: if it cannot be compiled.
     """
-    key = key_of(arranged, examples, SETTINGS)
+    key = key_of(arranged, examples, (SETTINGS, SOURCE))
     kept = None if folder is None else store.find(folder, key)
-    run = None if kept is None else _load(kept)
-    if run is None:
+    new = empty_results(arranged)
+    program = None if kept is None else load(kept, new)
+    if program is None:
         with tempfile.TemporaryDirectory(prefix="pyro_klmodes") as temporary:
             to = Path(temporary)
             if may_compile_here():
                 library = _compile(arranged, examples, files, to)
             else:
                 library = compile_apart(_compile, arranged, examples, files, to)
-            run = _load(library)  # the library stays in memory when the file is gone
+            program = load(library, new)  # it stays in memory when the file is gone
             if folder is not None:
                 store.keep(folder, key, library)
-    if run is None:
+    if program is None:
         raise CompileFailed("the compiled library cannot be loaded")
-    return _program(run, arranged)
+    return program
 
 
 def _compile(arranged: Arranged, examples: Sequence[Tensor], files: Path | None, to: Path) -> Path:
@@ -89,22 +91,3 @@ def _compile_once(
 
         compile_ahead: Any = compile_fx_aot
         return Path(str(compile_ahead(form, inputs, compile_inner)))
-
-
-def _load(library: Path) -> Any:
-    """The function of a library; None if it cannot be loaded."""
-    try:
-        return torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1).run
-    except RuntimeError:
-        return None
-
-
-def _program(run: Any, arranged: Arranged) -> Program:
-    new = empty_results(arranged)
-
-    def program(inputs: list[Tensor]) -> list[Tensor]:
-        results = [make() for make in new]
-        run([*inputs, *results])
-        return results
-
-    return program

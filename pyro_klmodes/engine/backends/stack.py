@@ -19,7 +19,8 @@ def temporaries_on_stack() -> Iterator[None]:
     """
     from torch._inductor import config
     from torch._inductor.codegen import common
-    from torch._inductor.codegen.cpp_wrapper_cpu_array_ref import CppWrapperCpuArrayRef
+
+    from pyro_klmodes.engine.backends.wrapper import Wrapper
 
     common.init_backend_registration()
     before = common.device_codegens["cpu"]
@@ -27,7 +28,7 @@ def temporaries_on_stack() -> Iterator[None]:
         "cpu",
         before.scheduling,
         before.wrapper_codegen,
-        CppWrapperCpuArrayRef,
+        Wrapper,
         before.fx_wrapper_codegen,
         common.custom_backend_passes.get("cpu"),
         common.custom_backend_codegen_configs.get("cpu"),
