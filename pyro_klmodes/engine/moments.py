@@ -50,6 +50,10 @@ class Moments:
             return None
         return cls(rule, singles, parameters)
 
+    @property
+    def _rates(self) -> set[float]:
+        return {group["lr"] for group in self._groups}
+
     def write(
         self,
         values: Sequence[Tensor],
@@ -63,5 +67,6 @@ class Moments:
             torch._foreach_copy_(old, [x for pair in pairs for x in pair])
         for state in self._states:
             state["step"] += steps
+        after = {rate: [rate, *self.rule.rates(rate, steps)][-1] for rate in self._rates}
         for group in self._groups:
-            group["lr"] = [group["lr"], *self.rule.rates(group["lr"], steps)][-1]
+            group["lr"] = after[group["lr"]]
