@@ -14,6 +14,7 @@ from pyro_klmodes.engine.backends.rewrites.comparisons import repeat_comparisons
 from pyro_klmodes.engine.backends.rewrites.exponentials import one_exponential
 from pyro_klmodes.engine.backends.rewrites.permutes import permuted_after, without_settled_layouts
 from pyro_klmodes.engine.backends.rewrites.small_products import sum_of_products
+from pyro_klmodes.engine.backends.rewrites.small_reductions import reduced
 from pyro_klmodes.engine.backends.rewrites.small_scans import scanned
 from pyro_klmodes.engine.backends.rewrites.small_solves import substituted
 from pyro_klmodes.engine.graphs.operations import is_mutable
@@ -36,7 +37,7 @@ def rewrite(arranged: Arranged, examples: Sequence[Tensor]) -> Arranged:
         _replace(graph, permuted_after)
         _replace(graph, one_exponential)
         repeat_comparisons(graph)
-        for written_out in (sum_of_products, substituted, scanned):
+        for written_out in (sum_of_products, substituted, scanned, reduced):
             _replace(graph, written_out)
         drop_dead_code(arranged.graph)
     for node in graph.nodes:
