@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,9 @@ def ahead_of_time(
     """
     key = key_of(arranged, examples, (SETTINGS, SOURCE))
     kept = None if folder is None else store.find(folder, key)
-    new = empty_results(arranged)
-    program = None if kept is None else load(kept, new)
+    # what changes in place is the state of many steps
+    loaded = partial(load, new=empty_results(arranged), for_steps=bool(arranged.in_place))
+    program = None if kept is None else loaded(kept)
     if program is None:
         with tempfile.TemporaryDirectory(prefix="pyro_klmodes") as temporary:
             to = Path(temporary)
@@ -54,7 +56,7 @@ def ahead_of_time(
                 library = _compile(arranged, examples, files, to)
             else:
                 library = compile_apart(_compile, arranged, examples, files, to)
-            program = load(library, new)  # it stays in memory when the file is gone
+            program = loaded(library)  # it stays in memory when the file is gone
             if folder is not None:
                 store.keep(folder, key, library)
     if program is None:

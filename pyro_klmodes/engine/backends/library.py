@@ -15,14 +15,16 @@ from pyro_klmodes.engine.backends.step_loop import StepLoop
 __all__ = ["Library", "load"]
 
 
-def load(path: Path, new: Sequence[partial[Tensor]]) -> Program | None:
+def load(path: Path, new: Sequence[partial[Tensor]], *, for_steps: bool) -> Program | None:
     """What a library computes; None if it cannot be loaded.
 
     Args:
         path: of the library, which may be gone afterwards.
         new: for every result, what makes memory for it; the library takes it after its inputs.
+        for_steps: whether it is going to take many steps at once. Torch's own way of calling it is
+            quicker for a single one; both would have the constants in memory twice.
     """
-    loop = StepLoop.of(path)
+    loop = StepLoop.of(path) if for_steps else None
     if loop is not None:
         return Library(loop, new)
     try:

@@ -52,6 +52,14 @@ def test_the_library_takes_them_by_itself(made):
     assert isinstance(made[0]["aot"], Library)
 
 
+def test_without_a_state_there_are_single_calls(tmp_path):
+    x = torch.ones(2)
+    program = build(traced(lambda x: (x.exp(),), [x]), [x], "aot", tmp_path)
+    assert not isinstance(program, Library)
+    (found,) = many_steps(program, [x], {0: torch.zeros(3, 2)}, 3)
+    assert torch.equal(found, torch.ones(3, 2))
+
+
 def test_nothing_is_kept_of_what_it_was_given(made):
     programs, inputs = made
     state = copies(inputs)
@@ -62,24 +70,26 @@ def test_nothing_is_kept_of_what_it_was_given(made):
 
 
 def test_results_of_any_shape_and_strides(tmp_path):
-    def table(x):
-        return x.sum(), (x + 1.0).T.contiguous().T, x.exp()
+    def table(total, x):
+        return total + x.sum(), x.sum(), (x + 1.0).T.contiguous().T, x.exp()
 
     x = torch.arange(6.0, dtype=torch.float64).reshape(2, 3)
     rows = torch.stack([x, x - 1.0, x + 2.0])
-    program = build(traced(table, [x]), [x], "aot", tmp_path)
-    found = many_steps(program, [x], {0: rows}, 3)
-    expected = zip(*(table(row) for row in rows), strict=True)
+    total = torch.zeros((), dtype=torch.float64)
+    program = build(traced(table, [total, x]), [total, x], "aot", tmp_path, in_place={0: 0})
+    found = many_steps(program, [total, x], {1: rows}, 3)
+    assert total == rows.sum() != 0.0
+    expected = zip(*(table(total, row)[1:] for row in rows), strict=True)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, torch.stack(b))
 
 
 def test_an_operation_that_fails_is_an_error(tmp_path, capfd):
     def pick(x, i):
-        return (x.index_select(0, i) * 2.0,)
+        return x + 1.0, x.index_select(0, i) * 2.0
 
     x, i = torch.arange(3.0), torch.tensor([0, 2])
-    program = build(traced(pick, [x, i]), [x, i], "aot", tmp_path)
+    program = build(traced(pick, [x, i]), [x, i], "aot", tmp_path, in_place={0: 0})
     assert program([x, i])[0].tolist() == [0.0, 4.0]
     with pytest.raises(RuntimeError, match="operation of the compiled library has failed"):
         many_steps(program, [x, i], {1: torch.tensor([[0, 1], [0, 3]])}, 2)
@@ -87,15 +97,16 @@ def test_an_operation_that_fails_is_an_error(tmp_path, capfd):
 
 
 def test_a_library_that_calls_by_name_is_called_by_torch(tmp_path):
-    def roots(a):
-        return (torch.linalg.eigvalsh(a), a.sum())
+    def roots(a, total):
+        return torch.linalg.eigvalsh(a), total + a.sum()
 
+    total = torch.zeros((), dtype=torch.float64)
     a = torch.eye(3, dtype=torch.float64) * torch.arange(1.0, 4.0, dtype=torch.float64)
-    program = build(traced(roots, [a]), [a], "aot", tmp_path)
+    program = build(traced(roots, [a, total]), [a, total], "aot", tmp_path, in_place={1: 1})
     assert not isinstance(program, Library)
-    found, total = many_steps(program, [a], {0: torch.stack([a, 2 * a])}, 2)
+    (found,) = many_steps(program, [a, total], {0: torch.stack([a, 2 * a])}, 2)
     torch.testing.assert_close(found[:, -1], torch.tensor([3.0, 6.0], dtype=torch.float64))
-    assert total.tolist() == [6.0, 12.0]
+    assert total == 18.0
 
 
 def test_what_is_no_library_has_no_loop(tmp_path):
