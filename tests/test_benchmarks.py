@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from benchmarks.__main__ import main
 from benchmarks.cases import CASES
 from benchmarks.contests import contests
+from benchmarks.draws import GUIDES, fitted, seconds_of_draws
 from benchmarks.em import evaluation_rows
 from benchmarks.em_restarts import PROBLEMS, restart_rows
 from benchmarks.em_scale import FITS, measure
@@ -108,3 +109,10 @@ def test_accelerated_em_needs_fewer_evaluations():
     assert int(squarem[1]) <= 150
     assert int(anderson[1]) <= 60
     assert all(float(row[3]) < 1e-5 for row in (plain, squarem, anderson))
+
+
+def test_every_way_to_draw_is_measured():
+    for guide in GUIDES:
+        found = seconds_of_draws(fitted(guide, steps=2), count=20, turns=1)
+        assert len(found) == 4
+        assert all(seconds > 0.0 for times in found.values() for seconds in times)

@@ -14,10 +14,13 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from pyro_klmodes.engine import Explanation
+from pyro_klmodes.engine.draws import through_graph
 from pyro_klmodes.errors import InvalidArgument
 from pyro_klmodes.inference.isolation import seeded
-from pyro_klmodes.tracing import Draws, draws
+from pyro_klmodes.tracing import Draws
 from pyro_klmodes.tracing.guide_samples import sample_guide
+from pyro_klmodes.tracing.many_draws import many_draws
+from pyro_klmodes.tracing.runs import Pair
 
 __all__ = ["FitResult", "FittedGuide"]
 
@@ -132,9 +135,15 @@ class FitResult:
             yield
 
     def draws(self, n: int, seed: int = 0) -> Draws:
-        """Draw n times from the guide with their log-weights, see ``pyro_klmodes.draws``."""
+        """Draw n times from the guide with their log-weights, see ``pyro_klmodes.draws``.
+
+        Where many are drawn the model is run as a graph, unless the fit had ``engine="eager"``:
+        the draws are the same, their log-weights are up to rounding.
+        """
+        eager = self.explanation is not None and self.explanation.asked == "eager"
+        pair = Pair(self.model, self.guide.unbound, self.args, self.kwargs)
         with self.scope(), seeded(seed):
-            return draws(self.model, self.guide.unbound, self.args, self.kwargs, num_particles=n)
+            return many_draws(pair, n, by=None if eager else through_graph)
 
     def log_weights(self, n: int, seed: int = 0) -> Tensor:  # (n, *local)
         """Log-weights of n draws from the guide."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from pyro_klmodes.errors import UnsupportedStructure
 from pyro_klmodes.tracing.cells import to_cells
 from pyro_klmodes.tracing.enumeration import model_terms_summed
-from pyro_klmodes.tracing.many_runs import ManyRuns, Pieces, value_piece
+from pyro_klmodes.tracing.many_runs import ManyRuns, Pieces, Way, value_piece
 from pyro_klmodes.tracing.particles import Particles, Single, Together
 from pyro_klmodes.tracing.pointwise import likelihoods, unmasked
 from pyro_klmodes.tracing.randomness import same_random_state
@@ -145,10 +145,10 @@ class ModelAt(ManyRuns):
             if info.kind == "deterministic"
         }
 
-    def can_share(self, values: Mapping[str, Tensor]) -> bool:
-        """Whether draws of all latent sites can share a run without enumeration."""
+    def way_of(self, values: Mapping[str, Tensor]) -> Way:
+        """How draws of all latent sites can share a run without enumeration."""
         shaped = {n: self._shaped(n, v) for n, v in values.items()}
-        return self._way("plain", shaped, self.all_of_it) == "together"
+        return self._way("plain", shaped, self.all_of_it)
 
 
 def _or_nan(site: Mapping[str, Any], info: SiteInfo) -> Tensor:  # (*batch, *event)

@@ -23,14 +23,15 @@ from pyro_klmodes.tracing.sites import SiteInfo, describe
 from pyro_klmodes.tracing.terms import scored_sites
 from pyro_klmodes.tracing.visits import Piece, select, stitch, visits_of
 
-__all__ = ["ManyRuns", "Pieces", "Run", "value_piece"]
+__all__ = ["ManyRuns", "Pieces", "Run", "Way", "value_piece"]
 
 Pieces = Mapping[Any, Piece]
 Run = Callable[[Mapping[str, Tensor], Particles], Pieces]
 
 #: enough draws for those that get mixed up to show
 _FEW = 3
-_Way = Literal["together", "mapped", "apart"]
+#: draws share a run, or torch maps it over them, or they have one each
+Way = Literal["together", "mapped", "apart"]
 
 
 class ManyRuns:
@@ -79,7 +80,7 @@ class ManyRuns:
         self.pair = Pair(marked, marked, args, kwargs)
         self.sizes, self.visits = visits_of(self.sites)
         self.nesting = max((len(s.batch_shape) for s in self.sites.values()), default=0)
-        self._ways: dict[str, _Way] = {}
+        self._ways: dict[str, Way] = {}
 
     def over(
         self,
@@ -159,13 +160,13 @@ class ManyRuns:
             torch.set_rng_state(before)
             return self._apart(values, visit, run)
 
-    def _way(self, like: str, values: Mapping[str, Tensor], run: Run) -> _Way:
+    def _way(self, like: str, values: Mapping[str, Tensor], run: Run) -> Way:
         if like not in self._ways:
             with poutine.block(), torch.no_grad(), same_random_state():
                 self._ways[like] = self._way_found(values, run)
         return self._ways[like]
 
-    def _way_found(self, values: Mapping[str, Tensor], run: Run) -> _Way:
+    def _way_found(self, values: Mapping[str, Tensor], run: Run) -> Way:
         """The first way in which a run of a few draws gives what each of them gives alone."""
         visit = self.visits[0]
         few = {n: select(v[:_FEW], self.sites[n].axes, visit) for n, v in values.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_klmodes.errors import NotDefined
+from pyro_klmodes.tracing.allowed import CollectAllowed
 from pyro_klmodes.tracing.at_values import ModelAt
 from pyro_klmodes.tracing.handlers import is_latent
 from pyro_klmodes.tracing.many_runs import Pieces, value_piece
 from pyro_klmodes.tracing.observe_anew import ObserveAnew
+from pyro_klmodes.tracing.over_particles import NotMapped, over_particles
 from pyro_klmodes.tracing.particles import Particles, Single, Together
 from pyro_klmodes.tracing.runs import run_model
 from pyro_klmodes.tracing.visits import Kept, Piece, Visit, stitch
@@ -62,10 +65,33 @@ def prior(
             for n, info in at.sites.items()
             if info.kind in ("latent", "enumerated")
         }
-        if not latents or at.can_share(latents):
+        way = at.way_of(latents) if latents else "together"
+        if way == "together":
             return _one_prior(at, Together(count, at.nesting))
+        mapped = _mapped_prior(at, count) if way == "mapped" else None
+        if mapped is not None:
+            return mapped
         draws = [_one_prior(at, Single(at.nesting)) for _ in range(count)]
     return {name: torch.cat([draw[name] for draw in draws]) for name in draws[0]}
+
+
+def _mapped_prior(at: ModelAt, count: int) -> dict[str, Tensor] | None:
+    """All draws in one run that is mapped over them; None if torch cannot do that.
+
+    Nor is it done where a value is not allowed: runs of their own then complain of it.
+    """
+
+    def one(_: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
+        with CollectAllowed() as checks:
+            return _one_prior(at, Single(at.nesting)), checks.found
+
+    before = torch.get_rng_state()
+    with suppress(NotMapped):
+        found, allowed = over_particles(one, {"draws": torch.zeros(count)}, randomness="different")
+        if all(bool(check.all()) for check in allowed):
+            return {name: value.squeeze(1) for name, value in found.items()}
+    torch.set_rng_state(before)
+    return None
 
 
 def _one_prior(at: ModelAt, particles: Particles) -> dict[str, Tensor]:

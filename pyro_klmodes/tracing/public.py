@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
-import pyro
-import torch
-from torch import Tensor
-
 from pyro_klmodes.errors import InvalidArgument
-from pyro_klmodes.tracing.blocks_of_draws import block_sizes, joined
 from pyro_klmodes.tracing.draws import Draws
-from pyro_klmodes.tracing.handlers import Cut
+from pyro_klmodes.tracing.many_draws import many_draws
 from pyro_klmodes.tracing.runs import Pair
-from pyro_klmodes.tracing.sampling import sample
-from pyro_klmodes.tracing.survey import survey
 
 __all__ = ["draws"]
 
@@ -73,34 +64,11 @@ def draws(
         >>> bool(torch.allclose(d.log_w, torch.tensor(-1.2655), atol=1e-4))
         True
     """
-    if isinstance(num_particles, bool) or not isinstance(num_particles, int) or num_particles < 1:
-        raise InvalidArgument(f"num_particles={num_particles!r} must be a positive integer.")
     if not isinstance(args, tuple | list):
         raise InvalidArgument(f"args must be a tuple of arguments; pass ({type(args).__name__},).")
-    pair = Pair(model, guide, tuple(args), kwargs or {})
-    layout = survey(pair, vectorise=vectorize_particles)
-    whole = by_site and not layout.together  # then every particle may have sites of its own
-    blocks = [num_particles] if whole else block_sizes(num_particles, layout.numbers)
-    parts: list[Draws] = []
-    indices: Mapping[str, Tensor] = {}
-    with torch.no_grad():
-        for size in blocks:
-            run = partial(sample, pair, layout, size, Cut.DRAWS, by_site=by_site, fixed=indices)
-            part = _without_validation(run) if parts else run()
-            parts.append(part if not parts else replace(part, terms=()))  # they are large
-            indices = part.indices
-    return joined(parts)
-
-
-def _without_validation(run: Callable[[], Draws]) -> Draws:
-    """A block after the first one, which was validated: checks cost a third of the time.
-
-    Where a log-density is not a number the block is repeated, for validation to name the site.
-    """
-    before = torch.get_rng_state()
-    with pyro.validation_enabled(is_validate=False):
-        found = run()
-    if not bool((found.log_p.isnan() | found.log_q.isnan()).any()):
-        return found
-    torch.set_rng_state(before)
-    return run()
+    return many_draws(
+        Pair(model, guide, tuple(args), kwargs or {}),
+        num_particles,
+        vectorise=vectorize_particles,
+        by_site=by_site,
+    )

@@ -53,6 +53,7 @@ def sample(
     fixed_first: Mapping[str, Tensor] | None = None,
     around_first: Messenger | None = None,
     sites: bool = False,
+    by: RunsModel | None = None,
 ) -> Draws:
     """Draw ``particles`` times ``outer`` particles; all of them see the same minibatch.
 
@@ -72,6 +73,7 @@ def sample(
         around_first: entered around that run, outside of all other handlers.
         sites: whether somebody looks at the model's sites themselves, and not only at their terms:
             then particles that do not share a run have one each.
+        by: how the model is run; None for what the layout says.
     """
     runs = []
     indices: Mapping[str, Tensor] = fixed or {}
@@ -89,7 +91,7 @@ def sample(
             fixed={**indices, **fixed_first} if fixed_first and k == 0 else indices,
             enumerated=bool(layout.enumerated),
             around=around_first if k == 0 else None,
-            by=model_runner(layout),
+            by=by or model_runner(layout),
         )
         indices = {**indices, **traces.indices}
         runs.append(run_of(traces, cut, layout, together=together is not None))

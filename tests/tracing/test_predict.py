@@ -91,3 +91,31 @@ def test_a_site_that_cannot_be_sampled_says_so():
     at = ModelAt(odd, (), {}, {"z"})
     with pytest.raises(NotDefined, match="cannot be sampled"):
         predict(at, {"z": torch.zeros(4)})
+
+
+def by_index(calls, smallest):
+    calls.append(1)
+    a = pyro.sample("a", dist.Normal(torch.zeros(3), torch.tensor([1.0, 2.0, 3.0])).to_event(1))
+    with pyro.plate("data", 5):
+        x = a[torch.tensor([0, 2, 1, 2, 0])]
+        pyro.sample("x", dist.Normal(x, a[0].clamp(min=smallest) + 2.5), obs=X)
+
+
+def test_the_prior_of_a_model_that_does_not_broadcast_is_mapped():
+    calls = []
+    at = ModelAt(by_index, (calls, -1.0), {}, {"a"})
+    calls.clear()
+    drawn = prior(at, COUNT)
+    assert len(calls) < 20
+    a, noise = drawn["a"], drawn["x"] - drawn["a"][:, [0, 2, 1, 2, 0]]
+    assert_normal(a, 0.0, torch.tensor([1.0, 2.0, 3.0]))
+    assert_normal(noise / (a[:, :1].clamp(min=-1.0) + 2.5), 0.0, 1.0)
+    assert drawn["x"].unique().numel() == 5 * COUNT
+    assert float((torch.corrcoef(a.T) - torch.eye(3)).abs().max()) < 4 / COUNT**0.5
+
+
+def test_a_prior_that_leaves_the_support_is_complained_of_in_a_map_too():
+    at = ModelAt(by_index, ([], -9.0), {}, {"a"})
+    pyro.set_rng_seed(0)
+    with pytest.raises(ValueError, match="Expected parameter scale"):
+        prior(at, 2000)
