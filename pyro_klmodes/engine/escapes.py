@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import get_proxy_mode, has_proxy_slot
 from torch.overrides import TorchFunctionMode
 
 from pyro_klmodes.engine.errors import CannotLift
+from pyro_klmodes.engine.graphs.record import is_recorded
 
 __all__ = ["NoEscape"]
 
@@ -32,12 +32,7 @@ class NoEscape(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Every call of torch inside."""
-        if (func in _TO_NUMPY or func in _TO_PYTHON) and _is_traced(args[0]):
+        if (func in _TO_NUMPY or func in _TO_PYTHON) and is_recorded(args[0]):
             kind = "a numpy array" if func in _TO_NUMPY else "Python numbers"
             raise CannotLift(f"a tensor is turned into {kind}, which a graph cannot follow")
         return func(*args, **(kwargs or {}))
-
-
-def _is_traced(x: Tensor) -> bool:
-    mode = get_proxy_mode()
-    return mode is not None and (x.requires_grad or has_proxy_slot(x, mode.tracer))

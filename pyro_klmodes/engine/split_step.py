@@ -13,7 +13,7 @@ from pyro_klmodes.engine.graphs.alike import join_many_terms, merge_alike
 from pyro_klmodes.engine.graphs.clean import clean
 from pyro_klmodes.engine.graphs.parts import placeholders
 from pyro_klmodes.engine.graphs.passes.dead_code import drop_dead_code
-from pyro_klmodes.engine.graphs.split import drop_unused_inputs, split_invariant, split_random
+from pyro_klmodes.engine.graphs.split import split_invariant, split_random, used_inputs
 from pyro_klmodes.engine.graphs.values import refresh
 from pyro_klmodes.engine.noise import Noise
 from pyro_klmodes.tracing.randomness import same_random_state
@@ -51,7 +51,7 @@ class SplitStep:
         prelude, body = split_random(clean(graph, inputs))
         self._noise = Noise.of(prelude)
         self._draw = build(prelude, inputs, "graph")
-        self.draws_follow = any(i < len(changing) for i in drop_unused_inputs(prelude)[1])
+        self.draws_follow = any(i < len(changing) for i in used_inputs(prelude))
         with torch.no_grad(), same_random_state():
             draws = self.draws(changing, data)
         if self._noise is not None:
@@ -64,13 +64,11 @@ class SplitStep:
             fixed = self._once(list(data))
         examples = [*inputs, *draws, *fixed]
         first = len(inputs) + len(draws)
-        places = [*parts.kept, *range(first, len(examples))]
-        rest, kept = drop_unused_inputs(parts.body)
         #: which of changing inputs, data, draws and what data decide the program takes
-        self._taken = [places[i] for i in kept]
+        self._taken = [*parts.kept, *range(first, len(examples))]
         self._examples = [examples[i] for i in self._taken]
         self._in_place = {o: self._taken.index(i) for o, i in (in_place or {}).items()}
-        self._rest = clean(rest, self._examples)
+        self._rest = clean(parts.body, self._examples)
         self.operations = sum(node.op == "call_function" for node in self._rest.graph.nodes)
         self.tier: Tier = "graph"
         self._run = self.program("graph")

@@ -12,6 +12,8 @@ from torch.fx import Graph, GraphModule, Node
 
 from pyro_klmodes.engine.backends.errors import CompileFailed
 from pyro_klmodes.engine.backends.randomness import same_generator_after
+from pyro_klmodes.engine.graphs.late import module_of
+from pyro_klmodes.engine.graphs.runs import result_of
 from pyro_klmodes.errors import InvalidArgument
 
 __all__ = ["Arranged", "arrange"]
@@ -61,7 +63,7 @@ def arrange(
     constants = {name: attrgetter(name)(bare) for name in names}
     try:
         with torch.no_grad(), same_generator_after(bare):
-            results = list(bare(*examples))
+            results = list(result_of(bare, examples))
     except Exception as error:  # whatever an operation raises for these examples
         raise CompileFailed(f"the graph does not run on its examples: {error}") from error
     _check(in_place, examples, results)
@@ -87,7 +89,7 @@ def _bare(graph: GraphModule, inputs: int) -> GraphModule:
             bare.output(tuple(new[v] for v in values))
         else:
             raise CompileFailed(f"the graph has the node '{node}' of the kind {node.op}")
-    return GraphModule(graph, bare)
+    return module_of(graph, bare)
 
 
 def _check(

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.fx import Node
 
 from pyro_klmodes.engine.backends.arrange import Arranged
-from pyro_klmodes.engine.backends.liveness import last_used_by
 from pyro_klmodes.engine.backends.program import Program
 from pyro_klmodes.engine.backends.short_cuts import short_cuts
+from pyro_klmodes.engine.graphs.liveness import last_used_by
 from pyro_klmodes.engine.graphs.parts import placeholders
 
 __all__ = ["interpreted"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import BuiltinFunctionType, BuiltinMethodType, MethodDescriptorType
 from typing import Any
 
@@ -11,11 +10,10 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
-from torch.fx.node import map_arg
 
-from pyro_klmodes.engine.backends.liveness import last_used_by
 from pyro_klmodes.engine.backends.randomness import same_generator_after
 from pyro_klmodes.engine.graphs.operations import is_random_op
+from pyro_klmodes.engine.graphs.runs import run_through
 
 __all__ = ["short_cuts"]
 
@@ -35,26 +33,16 @@ def short_cuts(graph: GraphModule, examples: Sequence[Tensor]) -> dict[Node, Cal
         graph: that runs on these examples.
         examples: its inputs; not changed.
     """
-    inputs, done = iter(examples), last_used_by(graph.graph)
-    values: dict[Node, Any] = {}
     chosen: dict[Node, Callable[..., Any]] = {}
     with torch.no_grad(), same_generator_after(graph):
-        for node in graph.graph.nodes:
-            if node.op == "placeholder":
-                values[node] = next(inputs)
-            elif node.op == "get_attr":
-                values[node] = attrgetter(str(node.target))(graph)
-            elif node.op == "call_function":
-                args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
-                values[node] = node.target(*args, **kwargs)
-                chosen[node] = _shortest(node, args, kwargs, values[node])
-            for freed in done[node]:
-                values.pop(freed, None)
+        for node, args, kwargs, value in run_through(graph, examples):
+            if node.op == "call_function":
+                chosen[node] = _shortest(node, args, kwargs, value)
     return chosen
 
 
 def _shortest(
-    node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], expected: Any
+    node: Node, args: tuple[Any, ...], kwargs: Mapping[str, Any], expected: Any
 ) -> Callable[..., Any]:
     target: Any = node.target
     if not isinstance(target, OpOverload) or is_random_op(node) or target._schema.is_mutable:

@@ -25,16 +25,18 @@ class Aliases:
     """
 
     def __init__(self, graph: Graph) -> None:
-        self._parent: dict[Node, Node] = {}
         self._order = {n: i for i, n in enumerate(graph.nodes)}
-        for node in graph.nodes:
-            self._parent[node] = node
-            for other in _shares_with(node):
+        self._parent = {n: n for n in self._order}
+        writes: list[tuple[Node, Node]] = []
+        for node in self._order:
+            if node.op != "call_function":
+                continue
+            written = list(written_arguments(node))
+            writes += [(node, target) for target in written]
+            # of a view, all arguments: more than needed for tensors of indices, to be safe
+            for other in [*node.all_input_nodes, *written] if is_view_op(node) else written:
                 self._parent[self._root(node)] = self._root(other)
-        self._last_write: dict[Node, int] = {}
-        for node in graph.nodes:
-            for written in written_arguments(node):
-                self._last_write[self._root(written)] = self._order[node]
+        self._last_write = {self._root(target): self._order[node] for node, target in writes}
         self._returned = {self._root(n) for n in outputs(graph) if isinstance(n, Node)}
 
     def _root(self, node: Node) -> Node:
@@ -80,14 +82,6 @@ def written_arguments(node: Node) -> Iterator[Node]:
             yield from _nodes_in(given)
 
 
-def _shares_with(node: Node) -> Iterator[Node]:
-    if node.op != "call_function":
-        return
-    if is_view_op(node):
-        yield from node.all_input_nodes  # more than needed for tensors of indices: to be safe
-    yield from written_arguments(node)
-
-
 def _nodes_in(value: object) -> Iterator[Node]:
     if isinstance(value, Node):
         yield value
@@ -98,6 +92,8 @@ def _nodes_in(value: object) -> Iterator[Node]:
 
 def effects(graph: Graph) -> list[Node]:
     """The calls that write to an input or to a constant of the graph: they outlive a run."""
+    if not any(is_mutable(n) for n in graph.nodes if n.op == "call_function"):
+        return []
     aliases = Aliases(graph)
     lasting = [n for n in graph.nodes if n.op in ("placeholder", "get_attr")]
     return [

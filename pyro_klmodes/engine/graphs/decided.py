@@ -11,10 +11,13 @@ from pyro_klmodes.engine.graphs.aliases import Aliases
 from pyro_klmodes.engine.graphs.operations import is_op
 from pyro_klmodes.engine.graphs.values import constant, val
 
-__all__ = ["decided"]
+__all__ = ["CHOICES", "decided"]
 
 aten = torch.ops.aten
 _AND = (aten.bitwise_and.Tensor, aten.logical_and.default)
+
+#: the operations that may be decided
+CHOICES = (aten.where.self, *_AND)
 
 
 def decided(graph: GraphModule, aliases: Aliases, node: Node) -> Node | None:

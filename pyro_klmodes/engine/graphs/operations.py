@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch._ops import OpOverload
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 __all__ = [
     "FACTORIES",
+    "calls_of",
     "ignores_strides",
     "is_mutable",
     "is_op",
@@ -103,6 +104,11 @@ _POINTWISE_TOO = (aten.softplus_backward.default, aten._to_copy.default)
 _EXACT_POWERS = (-2, -1, -0.5, 0.5, 1, 2, 3)
 
 
+def calls_of(graph: Graph, *targets: OpOverload) -> list[Any]:  # of nodes
+    """The calls of one of these operations, in order; the graph may change meanwhile."""
+    return [node for node in graph.nodes if is_op(node, *targets)]
+
+
 def is_op(node: object, *targets: OpOverload) -> bool:
     """Whether something is a call of one of these operations."""
     return isinstance(node, Node) and node.op == "call_function" and node.target in targets
@@ -115,12 +121,7 @@ def is_mutable(node: Node) -> bool:
 
 def is_random_op(node: Node) -> bool:
     """Whether a call consumes random numbers."""
-    target = node.target
-    if node.op != "call_function" or not isinstance(target, OpOverload):
-        return False
-    if torch.Tag.nondeterministic_seeded in target.tags:
-        return True
-    return target._schema.name.split("::")[-1].removesuffix("_") in _RANDOM_NAMES
+    return node.op == "call_function" and _draws(node.target)
 
 
 def is_view_op(node: Node) -> bool:
@@ -146,6 +147,15 @@ def schema_of(node: Node) -> Any:
 @functools.cache
 def _writes(target: Any) -> bool:
     return isinstance(target, OpOverload) and target._schema.is_mutable
+
+
+@functools.cache
+def _draws(target: Any) -> bool:
+    if not isinstance(target, OpOverload):
+        return False
+    if torch.Tag.nondeterministic_seeded in target.tags:
+        return True
+    return target._schema.name.split("::")[-1].removesuffix("_") in _RANDOM_NAMES
 
 
 @functools.cache

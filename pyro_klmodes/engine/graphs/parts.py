@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.fx import Graph, GraphModule, Node
 
+from pyro_klmodes.engine.graphs.late import module_of
 from pyro_klmodes.engine.graphs.values import append_held, constant, outputs
 
 __all__ = ["ancestors", "copy_part", "inline", "placeholders"]
@@ -65,7 +66,7 @@ def copy_part(
                 name = str(node.target).replace(".", "_")
                 copies[node].target, attributes[name] = name, constant(graph.graph, node)
     part.output(tuple(copies[n] if isinstance(n, Node) else n for n in returned))
-    return GraphModule(attributes, part)
+    return module_of(attributes, part)
 
 
 def inline(

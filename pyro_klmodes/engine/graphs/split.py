@@ -22,6 +22,7 @@ __all__ = [
     "random_nodes",
     "split_invariant",
     "split_random",
+    "used_inputs",
 ]
 
 
@@ -174,10 +175,18 @@ def drop_unused_inputs(
     graph: GraphModule,
 ) -> tuple[GraphModule, tuple[int, ...]]:
     """The same graph without inputs that no output depends on, and the positions of the others."""
-    inputs, returned = placeholders(graph), outputs(graph.graph)
-    needed = ancestors([*(n for n in returned if isinstance(n, Node)), *random_nodes(graph)])
-    kept = tuple(i for i, n in enumerate(inputs) if n in needed)
+    inputs, kept = placeholders(graph), used_inputs(graph)
     part = copy_part(
-        graph, inputs=[inputs[i] for i in kept], returned=returned, needed=random_nodes(graph)
+        graph,
+        inputs=[inputs[i] for i in kept],
+        returned=outputs(graph.graph),
+        needed=random_nodes(graph),
     )
     return part, kept
+
+
+def used_inputs(graph: GraphModule) -> tuple[int, ...]:
+    """The positions of the inputs that an output or a draw depends on."""
+    returned = [n for n in outputs(graph.graph) if isinstance(n, Node)]
+    needed = ancestors([*returned, *random_nodes(graph)])
+    return tuple(i for i, n in enumerate(placeholders(graph)) if n in needed)

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, GraphModule, Interpreter, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import Target, map_arg
-from torch.utils._pytree import tree_map
+
+from pyro_klmodes.engine.graphs.pointwise import has_known_layout, pointwise
+from pyro_klmodes.engine.graphs.runs import run_through
 
 __all__ = [
     "add_call",
@@ -23,6 +25,7 @@ __all__ = [
     "refresh",
     "same_layout",
     "val",
+    "without_data",
 ]
 
 
@@ -52,7 +55,18 @@ def refresh(graph: GraphModule, examples: Sequence[Tensor]) -> None:
     The random generator is left as it was.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        _Recorder(graph).run(*[x.detach().clone() for x in examples])
+        for done in run_through(graph, [x.detach().clone() for x in examples]):
+            if done.node.op != "output":
+                done.node.meta["val"] = without_data(done.value)
+
+
+def without_data(value: Any) -> Any:
+    """What a result is like: tensors on no device, in tuples and lists as they are."""
+    if isinstance(value, Tensor):
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    if isinstance(value, tuple):
+        return tuple(without_data(x) for x in value)
+    return [without_data(x) for x in value] if isinstance(value, list) else value
 
 
 def infer(graph: GraphModule, examples: Sequence[Tensor]) -> None:
@@ -64,9 +78,9 @@ def infer(graph: GraphModule, examples: Sequence[Tensor]) -> None:
     inputs = iter(examples)
     for node in graph.graph.nodes:
         if node.op == "placeholder":
-            node.meta["val"] = _without_data(next(inputs))
+            node.meta["val"] = without_data(next(inputs))
         elif node.op == "get_attr":
-            node.meta["val"] = _without_data(constant(graph.graph, node))
+            node.meta["val"] = without_data(constant(graph.graph, node))
         elif node.op == "call_function":
             node.meta["val"] = evaluate(node.target, node.args, node.kwargs)
 
@@ -99,8 +113,11 @@ def add_call(graph: Graph, before: Node, target: Target, *args: Any, **kwargs: A
 
 def evaluate(target: Any, args: Any, kwargs: Any) -> Any:
     """The result of a call on tensors without data."""
+    given, named = map_arg(args, val), map_arg(kwargs, val)
     with torch.no_grad():
-        return target(*map_arg(args, val), **map_arg(kwargs, val))
+        if has_known_layout(target, given, named):
+            return without_data(pointwise(target, given, named))
+        return target(*given, **named)
 
 
 def add_constant(graph: Graph, before: Node, value: Tensor) -> Node:
@@ -113,7 +130,7 @@ def add_constant(graph: Graph, before: Node, value: Tensor) -> Node:
     owner.register_buffer(f"_constant{number}", value)
     with graph.inserting_before(before):
         node = graph.get_attr(f"_constant{number}")
-    node.meta["val"] = _without_data(value)
+    node.meta["val"] = without_data(value)
     return node
 
 
@@ -128,21 +145,5 @@ def append_held(graph: Graph, held: dict[str, Any], value: Tensor) -> Node:
     name = f"_held{len(held)}"
     held[name] = value
     node = graph.get_attr(name)
-    node.meta["val"] = _without_data(value)
+    node.meta["val"] = without_data(value)
     return node
-
-
-def _without_data(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-
-
-class _Recorder(Interpreter):
-    """Runs a graph node by node and records the results without their data."""
-
-    def run_node(self, n: Node) -> Any:
-        result = super().run_node(n)
-        if n.op != "output":
-            n.meta["val"] = tree_map(_without_data, result)
-        return result

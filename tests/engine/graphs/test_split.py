@@ -12,6 +12,7 @@ from pyro_klmodes.engine.graphs.split import (
     random_nodes,
     split_invariant,
     split_random,
+    used_inputs,
 )
 from pyro_klmodes.errors import UnsupportedStructure
 from tests.engine.graphs.made import assert_same, aten, calls, graph_of, run
@@ -181,3 +182,13 @@ def test_unused_inputs_are_dropped():
     x = torch.randn(3, 2)
     assert_same(run(small, [x[0], x[2]]), run(graph, [*x]))
     assert aten.rand.default in [n.target for n in small.graph.nodes]
+
+
+def test_used_inputs_are_those_that_results_or_draws_depend_on():
+    def function(x, y, z):
+        torch.poisson(y)
+        return (z.exp(),)
+
+    graph = make_fx(function)(*(torch.ones(3) for _ in range(3)))
+    assert used_inputs(graph) == (1, 2)
+    assert drop_unused_inputs(graph)[1] == (1, 2)

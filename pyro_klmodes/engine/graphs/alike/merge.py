@@ -8,7 +8,7 @@ rows again.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from torch.fx.node import map_arg
 
 from pyro_klmodes.engine.graphs.alike.batched import can_be_batched, on_rows
 from pyro_klmodes.engine.graphs.alike.rows import FEWEST, Row, source_of, take
+from pyro_klmodes.engine.graphs.late import module_of
 from pyro_klmodes.engine.graphs.operations import is_mutable, is_random_op
 from pyro_klmodes.engine.graphs.parts import placeholders
 from pyro_klmodes.engine.graphs.values import (
@@ -56,12 +57,25 @@ def merge_alike(graph: GraphModule) -> GraphModule:
         >>> count(graph), count(merge_alike(graph))
         (20, 1)
     """
-    if any(is_mutable(n) or is_random_op(n) for n in graph.graph.nodes):
+    if any(is_mutable(n) or is_random_op(n) for n in graph.graph.nodes) or not _may_merge(graph):
         return graph
     merging = _Merging(graph)
     for nodes in _levels(graph):
         merging.add(nodes)
     return merging.finished() if merging.merged else graph
+
+
+def _may_merge(graph: GraphModule) -> bool:
+    """Whether any level has enough calls on rows that are alike at first sight."""
+    for nodes in _levels(graph):
+        seen = Counter(
+            (node.target, val(node).shape)
+            for node in nodes
+            if can_be_batched(node) and any(source_of(x) for x in node.all_input_nodes)
+        )
+        if max(seen.values(), default=0) >= FEWEST:
+            return True
+    return False
 
 
 def _levels(graph: GraphModule) -> Iterator[list[Node]]:
@@ -109,7 +123,7 @@ class _Merging:
         """The graph."""
         results = outputs(self._old.graph)
         self._new.output(tuple(self._single(n) if isinstance(n, Node) else n for n in results))
-        return GraphModule(self._held, self._new)
+        return module_of(self._held, self._new)
 
     def _key(self, node: Node) -> Any:
         """What nodes that are alike have in common; None for one that nothing is like."""

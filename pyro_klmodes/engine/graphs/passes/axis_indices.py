@@ -11,12 +11,13 @@ from torch.fx import GraphModule, Node
 
 from pyro_klmodes.engine.graphs.aliases import Aliases
 from pyro_klmodes.engine.graphs.layouts import redirect
-from pyro_klmodes.engine.graphs.operations import is_op
+from pyro_klmodes.engine.graphs.operations import calls_of, is_op
 from pyro_klmodes.engine.graphs.values import add_call, constant, same_layout, val
 
 __all__ = ["view_axis_indices"]
 
 aten = torch.ops.aten
+_PUTS = (aten.index_put.default, aten._unsafe_index_put.default)
 
 
 def view_axis_indices(graph: GraphModule) -> GraphModule:
@@ -26,15 +27,18 @@ def view_axis_indices(graph: GraphModule) -> GraphModule:
     of its own, as in ``mu[..., z]`` for an enumerated z. The gradient, which adds up values at
     such indices, becomes an addition.
     """
+    indexed = calls_of(graph.graph, aten.index.Tensor, *_PUTS)
+    if not indexed:
+        return graph
     aliases = Aliases(graph.graph)
-    for node in list(graph.graph.nodes):
+    for node in indexed:
         if aliases.is_written(node):
             continue
         if is_op(node, aten.index.Tensor):
             axes = _axes(graph, node.args[0], node.args[1])
             if axes is not None:
                 redirect(node, _permuted(graph, node, node.args[0], axes))
-        elif is_op(node, aten.index_put.default, aten._unsafe_index_put.default):
+        else:
             _add_values(graph, node)
     return graph
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from typing import Any
 
@@ -41,14 +42,19 @@ def merge_common_subexpressions(graph: GraphModule) -> GraphModule:
 def _key(graph: GraphModule, node: Node) -> Any:
     if node.op == "get_attr":
         return _content(constant(graph.graph, node))
-    if node.op != "call_function" or is_random_op(node) or is_mutable(node):
+    if node.op != "call_function" or not _repeats(node.target):
         return None
-    if node.target is not operator.getitem and not isinstance(node.target, OpOverload):
-        return None
-    if "empty" in str(node.target):
+    if is_random_op(node) or is_mutable(node):
         return None
     kwargs = tuple(sorted((k, _freeze(v)) for k, v in node.kwargs.items()))
     return node.target, _freeze(node.args), kwargs
+
+
+@functools.cache
+def _repeats(target: Any) -> bool:
+    """Whether an operation gives the same for the same arguments."""
+    known = target is operator.getitem or isinstance(target, OpOverload)
+    return known and "empty" not in str(target)
 
 
 def _freeze(value: Any) -> Any:

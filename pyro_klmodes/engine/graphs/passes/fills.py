@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 
 from pyro_klmodes.engine.graphs.aliases import Aliases
 from pyro_klmodes.engine.graphs.layouts import redirect
-from pyro_klmodes.engine.graphs.operations import FACTORIES
+from pyro_klmodes.engine.graphs.operations import FACTORIES, calls_of
 from pyro_klmodes.engine.graphs.values import add_call, add_constant, same_layout, val
 
 __all__ = ["expand_fills"]
@@ -22,10 +22,11 @@ def expand_fills(graph: GraphModule) -> GraphModule:
 
     Others get ``full``, which does not depend on the tensor that it is like.
     """
+    filled = calls_of(graph.graph, *FACTORIES)
+    if not filled:
+        return graph
     aliases = Aliases(graph.graph)
-    for node in list(graph.graph.nodes):
-        if node.op != "call_function" or node.target not in FACTORIES:
-            continue
+    for node in filled:
         if aliases.is_written(node) or not val(node).is_contiguous():
             continue
         shape, number = list(val(node).shape), _number(node)

@@ -54,15 +54,15 @@ def fold_constants(graph: GraphModule, max_elements: int = 2**20) -> GraphModule
 
 
 def _is_constant(node: Node, known: dict[Node, Tensor], aliases: Aliases) -> bool:
-    if node.op != "call_function" or not isinstance(node.target, OpOverload):
+    if node.op != "call_function" or not all(n in known for n in node.all_input_nodes):
+        return False
+    if not isinstance(node.target, OpOverload):
         return False
     if is_random_op(node) or is_mutable(node) or aliases.is_written(node):
         return False
     if node.target._schema.name.split("::")[-1] in _UNINITIALISED:
         return False
-    return isinstance(node.meta.get("val"), Tensor) and all(
-        n in known for n in node.all_input_nodes
-    )
+    return isinstance(node.meta.get("val"), Tensor)
 
 
 def _compute(node: Node, known: dict[Node, Tensor]) -> Any:

@@ -9,8 +9,8 @@ import torch
 from torch.fx import GraphModule, Node
 
 from pyro_klmodes.engine.graphs.aliases import Aliases
-from pyro_klmodes.engine.graphs.decided import decided
-from pyro_klmodes.engine.graphs.operations import is_op
+from pyro_klmodes.engine.graphs.decided import CHOICES, decided
+from pyro_klmodes.engine.graphs.operations import calls_of, is_op
 from pyro_klmodes.engine.graphs.values import same_layout, val
 
 __all__ = ["remove_no_ops"]
@@ -27,6 +27,8 @@ _COPIES = (aten.clone.default, aten.lift_fresh_copy.default, aten._to_copy.defau
 _TIMES = (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar)
 _PLUS = (aten.add.Tensor, aten.add.Scalar)
 _MINUS = (aten.sub.Tensor, aten.sub.Scalar)
+_ONCE = (aten.all.default, aten.neg.default, aten.pow.Tensor_Scalar, aten.cat.default)
+_POSSIBLE = (*_ALIASES, *_VIEWS, *_COPIES, *_TIMES, *_PLUS, *_MINUS, *_ONCE, *CHOICES)
 _NEVER_NEGATIVE = (aten.exp.default, aten.softplus.default, aten.abs.default)
 
 
@@ -39,8 +41,8 @@ def remove_no_ops(graph: GraphModule) -> GraphModule:
     or where an output would become an input, a constant or another output.
     """
     aliases = Aliases(graph.graph)
-    for node in list(graph.graph.nodes):
-        if node.op != "call_function" or not node.args:
+    for node in calls_of(graph.graph, *_POSSIBLE):
+        if not node.args:
             continue
         choice = decided(graph, aliases, node)
         source = choice or node.args[0]

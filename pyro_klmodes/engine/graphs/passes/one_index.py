@@ -8,12 +8,13 @@ import torch
 from torch.fx import GraphModule, Node
 
 from pyro_klmodes.engine.graphs.aliases import Aliases
-from pyro_klmodes.engine.graphs.operations import is_op
+from pyro_klmodes.engine.graphs.operations import calls_of, is_op
 from pyro_klmodes.engine.graphs.values import add_call, same_layout, val
 
 __all__ = ["use_one_index"]
 
 aten = torch.ops.aten
+_PUTS = (aten.index_put.default, aten._unsafe_index_put.default)
 _WORTH_IT = 1024  # elements from which it pays to wrap negative indices first
 
 
@@ -24,13 +25,16 @@ def use_one_index(graph: GraphModule) -> GraphModule:
     indices, so those are wrapped first, which depends on data alone. Sums at equal indices are
     taken in the same order.
     """
+    indexed = calls_of(graph.graph, aten.index.Tensor, *_PUTS)
+    if not indexed:
+        return graph
     aliases = Aliases(graph.graph)
-    for node in list(graph.graph.nodes):
+    for node in indexed:
         if aliases.is_written(node) or not isinstance(node.meta.get("val"), torch.Tensor):
             continue
         if is_op(node, aten.index.Tensor):
             _select(graph, node)
-        elif is_op(node, aten.index_put.default, aten._unsafe_index_put.default):
+        else:
             _add(graph, node)
     return graph
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch.fx import GraphModule
 
-from pyro_klmodes.engine.graphs.operations import is_op
+from pyro_klmodes.engine.graphs.operations import calls_of, is_op
 from pyro_klmodes.engine.graphs.values import add_call, add_constant, same_layout, val
 
 __all__ = ["choose_logs_of_truth"]
@@ -20,8 +20,8 @@ def choose_logs_of_truth(graph: GraphModule) -> GraphModule:
 
     That is how the density of a point mass is written: ``(x == y).log()``.
     """
-    for node in list(graph.graph.nodes):
-        if not is_op(node, aten.log.default) or not is_op(node.args[0], aten._to_copy.default):
+    for node in calls_of(graph.graph, aten.log.default):
+        if not is_op(node.args[0], aten._to_copy.default):
             continue
         truth = node.args[0].args[0]
         dtype = val(node).dtype
