@@ -22,6 +22,7 @@ from pyro_klmodes.engine.backends.key import key_of
 from pyro_klmodes.engine.backends.library import load
 from pyro_klmodes.engine.backends.program import Program
 from pyro_klmodes.engine.backends.settings import SETTINGS, compiling
+from pyro_klmodes.engine.backends.short_loops import SHORT_LOOPS, for_short_loops
 from pyro_klmodes.engine.backends.stack import temporaries_on_stack
 from pyro_klmodes.engine.backends.step_loop import SOURCE
 
@@ -44,7 +45,7 @@ def ahead_of_time(
     Raises:
         NoCompiler, CompileFailed: if it cannot be compiled.
     """
-    key = key_of(arranged, examples, (SETTINGS, SOURCE))
+    key = key_of(arranged, examples, (SETTINGS, SOURCE, SHORT_LOOPS))
     kept = None if folder is None else store.find(folder, key)
     # what changes in place is the state of many steps
     loaded = partial(load, new=empty_results(arranged), for_steps=bool(arranged.in_place))
@@ -83,7 +84,8 @@ def _compile_once(
     inputs = tuple(x.detach() for x in (*examples, *results))
     # Torch notes things in its dictionary of metadata; this one is thrown away.
     of_library = {"aot_inductor.output_path": str(to), "aot_inductor.metadata": {}}
-    with compiling(files, of_library), temporaries():
+    more = {**of_library, **for_short_loops(arranged.graph, examples)}
+    with compiling(files, more), temporaries():
         from torch._inductor.compile_fx import compile_fx_aot, compile_fx_inner
 
         def compile_inner(graph: GraphModule, *args: Any, **kwargs: Any) -> Any:

@@ -14,6 +14,7 @@ from pyro_klmodes.engine.backends.arrange import Arranged
 from pyro_klmodes.engine.backends.forms import with_lifted_constants
 from pyro_klmodes.engine.backends.program import Program
 from pyro_klmodes.engine.backends.settings import compiling
+from pyro_klmodes.engine.backends.short_loops import for_short_loops
 
 __all__ = ["inductor"]
 
@@ -70,7 +71,7 @@ def _compile(
     """What takes the list of inputs and constants and empties it, and what it must not outlive."""
     inputs = [x.detach() for x in (*examples, *arranged.constants.values())]
     innermost: list[Any] = []
-    with compiling(files):
+    with compiling(files, for_short_loops(arranged.graph, examples)):
         from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 
         def compile_inner(*args: Any, **kwargs: Any) -> Any:
