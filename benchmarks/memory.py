@@ -14,7 +14,7 @@ from benchmarks.cases import Case
 from benchmarks.contests import MakeLoss
 from benchmarks.training import Training
 
-__all__ = ["peak_bytes"]
+__all__ = ["peak_bytes", "peak_of"]
 
 
 def peak_bytes(case: Case, make_loss: MakeLoss, particles: int) -> float:
@@ -24,10 +24,11 @@ def peak_bytes(case: Case, make_loss: MakeLoss, particles: int) -> float:
     """
     training = Training(case, make_loss(particles))
     training.run(2, lambda work: float(len(work())))  # parameters, moments of Adam, layouts
-    return training.run(1, _peak)
+    return training.run(1, peak_of)
 
 
-def _peak(work: Callable[[], object]) -> float:
+def peak_of(work: Callable[[], object]) -> float:
+    """The most that tensors take up at once while something is done."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     with tempfile.TemporaryDirectory() as folder:

@@ -95,6 +95,7 @@ class Programs:
         """Check what is interpreted, and have it compiled meanwhile."""
         check()
         self._explanation.operations = (self.lifted.operations, split.operations)
+        self._explanation.peak_bytes = split.peak_bytes
         if self._plan.tier != "graph" and self._loss.step < self._plan.since:
             executor = ThreadPoolExecutor(1, thread_name_prefix="compiler")
             self._compiling[split] = executor.submit(split.program, self._plan.tier)

@@ -13,6 +13,7 @@ from pyro_klmodes.engine.graphs.alike import join_many_terms, merge_alike
 from pyro_klmodes.engine.graphs.clean import clean
 from pyro_klmodes.engine.graphs.parts import placeholders
 from pyro_klmodes.engine.graphs.passes.dead_code import drop_dead_code
+from pyro_klmodes.engine.graphs.peak import peak_bytes
 from pyro_klmodes.engine.graphs.split import split_invariant, split_random, used_inputs
 from pyro_klmodes.engine.graphs.values import refresh
 from pyro_klmodes.engine.noise import Noise
@@ -36,6 +37,7 @@ class SplitStep:
 
     Attributes:
         operations: how many are left in the part that is neither drawn nor decided by the data.
+        peak_bytes: what its results take up at once, when it is interpreted.
         tier: what runs that part now.
         draws_follow: whether draws depend on what changes, as those of a Gamma guide do.
     """
@@ -70,6 +72,7 @@ class SplitStep:
         self._in_place = {o: self._taken.index(i) for o, i in (in_place or {}).items()}
         self._rest = clean(parts.body, self._examples)
         self.operations = sum(node.op == "call_function" for node in self._rest.graph.nodes)
+        self.peak_bytes = peak_bytes(self._rest.graph)
         self.tier: Tier = "graph"
         self._run = self.program("graph")
 

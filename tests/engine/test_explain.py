@@ -35,6 +35,8 @@ def test_graph():
     )
     before, after = result.explanation.operations
     assert 0 < after < before
+    assert result.explanation.peak_bytes > 0
+    assert "their results take up " in result.explain()
     assert all(seconds > 0.0 for seconds in result.explanation.seconds.values())
 
 
