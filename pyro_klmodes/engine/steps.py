@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule
 
 from pyro_klmodes.engine.denormals import flushed
+from pyro_klmodes.engine.graphs.late import module_of
 from pyro_klmodes.engine.graphs.parts import inline, placeholders
 from pyro_klmodes.engine.graphs.record import record
 from pyro_klmodes.engine.lift import Lifted
@@ -112,7 +113,7 @@ class UpdateStep:
         value, *found = inline(graph, held, loss, [*params, dials, *rest])
         moved = record(move, [*state, factors, *(torch.zeros_like(x) for x in moving)])
         graph.output((value, *inline(graph, held, moved, [*named, by, *found])))
-        return GraphModule(held, graph)
+        return module_of(held, graph)
 
     def __call__(
         self,
