@@ -13,6 +13,7 @@ from pyro_klmodes import ReverseKL
 from pyro_klmodes.engine.errors import CannotLift
 from pyro_klmodes.engine.parameters import Parameters
 from pyro_klmodes.engine.verify import (
+    Point,
     Reference,
     difference,
     eager_gradient,
@@ -195,3 +196,43 @@ def test_difference():
 def test_what_may_differ():
     eps = torch.finfo(torch.float64).eps
     assert same_operations(eps) < 1e-12 < reordered(eps) < 1e-7
+
+
+def made_of(slope):
+    """A reference of one point, in single precision, for a loss of one and a slope."""
+
+    def elsewhere(point, at):
+        return point._replace(at=at, gradient=(torch.tensor(1.0), tuple(map(slope, at))))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        point = Point(0, 0, [torch.tensor(0.5, dtype=torch.float32)], (), torch.get_rng_state())
+    return Reference([elsewhere(point, point.at)], elsewhere)
+
+
+def shifted(by):
+    return lambda point: (point.gradient[0], tuple(g + by for g in point.gradient[1]))
+
+
+def steep(p):
+    """One at 0.5, where rounding the parameter, by 1.2e-7 of it, moves this by 1.8e-4."""
+    return 1.0 + torch.sin(4 * math.pi * 239 * p)
+
+
+def test_where_rounding_moves_a_gradient_programs_may_move_it_too():
+    reference = made_of(steep)
+    moved = [float(g[1][0] - 1.0) for g in reference.rounded(reference.points[0])]
+    assert 1e-4 < max(map(abs, moved)) < 2e-4
+    verify(reference, shifted(6e-4), reordered)
+    with pytest.raises(CannotLift, match="differ by 0.005"):
+        verify(reference, shifted(5e-3), reordered)
+
+
+def test_no_rounding_allows_for_much():
+    with pytest.raises(CannotLift, match="other numbers"):
+        verify(made_of(lambda p: 1.0 + torch.sin(1e6 * p)), shifted(0.03), reordered)
+
+
+def test_where_it_does_not_they_may_not():
+    with pytest.raises(CannotLift, match="differ by 0.0012"):
+        verify(made_of(lambda p: p), shifted(6e-4), reordered)
