@@ -19,7 +19,7 @@ from pyro_klmodes.engine.lift import lift
 from pyro_klmodes.engine.moments import Moments
 from pyro_klmodes.engine.parameters import Parameters
 from pyro_klmodes.engine.programs import Programs
-from pyro_klmodes.engine.verify import Reference, runs_change
+from pyro_klmodes.engine.reference import Reference, runs_change
 from pyro_klmodes.engine.watch import Watch, outer_handler
 from pyro_klmodes.errors import KLModesError, KLModesWarning
 from pyro_klmodes.losses import DivergenceLoss

@@ -13,17 +13,11 @@ from pyro_klmodes.engine.choose import Plan
 from pyro_klmodes.engine.explanation import Explanation
 from pyro_klmodes.engine.lift import Lifted
 from pyro_klmodes.engine.parameters import Parameters
+from pyro_klmodes.engine.reference import Gradient, Point, Reference
 from pyro_klmodes.engine.split_step import SplitStep
 from pyro_klmodes.engine.steps import GradientStep, UpdateStep
 from pyro_klmodes.engine.updates import Rule
-from pyro_klmodes.engine.verify import (
-    Gradient,
-    Point,
-    Reference,
-    reordered,
-    same_operations,
-    verify,
-)
+from pyro_klmodes.engine.verify import reordered, same_operations, verify
 from pyro_klmodes.errors import KLModesError
 from pyro_klmodes.losses import DivergenceLoss
 

@@ -15,9 +15,9 @@ from pyro_klmodes.engine.graphs.parts import inline, placeholders
 from pyro_klmodes.engine.graphs.record import record
 from pyro_klmodes.engine.lift import Lifted
 from pyro_klmodes.engine.packing import Packing
+from pyro_klmodes.engine.reference import Gradient
 from pyro_klmodes.engine.split_step import SplitStep
 from pyro_klmodes.engine.updates import Rule
-from pyro_klmodes.engine.verify import Gradient
 
 __all__ = ["GradientStep", "UpdateStep"]
 

@@ -10,7 +10,7 @@ from pyro_klmodes import IWAE, ReverseKL
 from pyro_klmodes.engine.errors import CannotLift
 from pyro_klmodes.engine.lift import lift
 from pyro_klmodes.engine.parameters import Parameters
-from pyro_klmodes.engine.verify import eager_gradient
+from pyro_klmodes.engine.reference import eager_gradient
 from pyro_klmodes.tracing.runs import Pair
 
 Y = torch.linspace(-1.0, 1.0, 4, dtype=torch.float64)

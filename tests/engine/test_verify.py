@@ -12,15 +12,8 @@ import torch
 from pyro_klmodes import ReverseKL
 from pyro_klmodes.engine.errors import CannotLift
 from pyro_klmodes.engine.parameters import Parameters
-from pyro_klmodes.engine.verify import (
-    Point,
-    Reference,
-    difference,
-    eager_gradient,
-    reordered,
-    same_operations,
-    verify,
-)
+from pyro_klmodes.engine.reference import Point, Reference, eager_gradient
+from pyro_klmodes.engine.verify import difference, reordered, same_operations, verify
 from pyro_klmodes.tracing.runs import Pair
 
 

@@ -32,7 +32,8 @@ from pyro_klmodes import IWAE, ForwardKL, ReverseKL, estimators
 from pyro_klmodes.engine.errors import CannotLift
 from pyro_klmodes.engine.lift import lift
 from pyro_klmodes.engine.parameters import Parameters
-from pyro_klmodes.engine.verify import difference, eager_gradient
+from pyro_klmodes.engine.reference import eager_gradient
+from pyro_klmodes.engine.verify import difference
 from pyro_klmodes.errors import KLModesError
 from pyro_klmodes.inference.modules import Modules, called_modules
 from pyro_klmodes.inference.step import plain_parameters
