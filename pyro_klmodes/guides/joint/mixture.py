@@ -134,12 +134,12 @@ class MixtureDensity(ChainDensity):
         components: Tensor,  # (*shape)
         stretch: Tensor,  # (*shape) or ()
     ) -> Tensor:  # (*shape, D)
-        scale = self.scale.select(components)
-        locs = self.component_locs[components]
-        noise = torch.randn(
-            (*components.shape, scale.noise_size), dtype=locs.dtype, device=locs.device
-        )
-        return locs + stretch.unsqueeze(-1) * scale.draw(noise)
+        rows = components.reshape(-1)  # torch looks at an index without dimensions as a number
+        scale = self.scale.select(rows)
+        locs = self.component_locs[rows]
+        noise = torch.randn((len(rows), scale.noise_size), dtype=locs.dtype, device=locs.device)
+        stretched = stretch.expand(components.shape).reshape(-1, 1) * scale.draw(noise)
+        return (locs + stretched).reshape(*components.shape, -1)
 
 
 class Mixture(JointFamily):
